@@ -1,0 +1,1 @@
+"""What does everything share? Records, errors, the machine, result files, folders."""

@@ -1,0 +1,59 @@
+"""Folders: the course's data and labs, and the user's cache. Nothing here is read at import time.
+
+LABKIT_CACHE moves the cache; LABKIT_HOME names the checkout when labkit is installed apart from it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import platformdirs
+
+from labkit.core.errors import BadInput
+
+
+def home() -> Path:
+    """The checkout that holds labs/ and data/."""
+    given = os.environ.get("LABKIT_HOME")
+    root = Path(given) if given else Path(__file__).resolve().parents[2]
+    if not (root / "data" / "models.toml").is_file():
+        raise BadInput(f"no course checkout at {root}", "set LABKIT_HOME to the folder that holds labs/ and data/")
+    return root
+
+
+def data(*parts: str) -> Path:
+    return home().joinpath("data", *parts)
+
+
+def labs(*parts: str) -> Path:
+    return home().joinpath("labs", *parts)
+
+
+def cache(*parts: str) -> Path:
+    """A folder in the user's cache, made if it is not there."""
+    given = os.environ.get("LABKIT_CACHE")
+    root = Path(given) if given else Path(platformdirs.user_cache_dir("labkit", appauthor=False))
+    folder = root.joinpath(*parts)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def atomic(path: Path, mode: str = "wb") -> Iterator[IO]:
+    """Write a file whole or not at all: a temporary file in the same folder, renamed at the end."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    try:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,67 @@
+"""The benchmark behind `labkit bench`: one model, one or several thread counts, in turn, prompts that no cache knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from labkit.core.errors import BadInput
+from labkit.core.records import Measurement, ModelRef, Request
+from labkit.engines import Engine
+from labkit.measure import clock
+
+
+def requests(vocabulary: int, prompt_tokens: int, output_tokens: int, repeats: int, seed: int = 1) -> list[Request]:
+    """Prompts of exactly `prompt_tokens` random ids, a different one each time, so that no prefix cache helps."""
+    rng = np.random.default_rng(seed)
+    low, high = (256, vocabulary) if vocabulary > 1024 else (0, vocabulary)
+    return [
+        Request(tokens=tuple(int(t) for t in rng.integers(low, high, prompt_tokens)), max_tokens=output_tokens, ignore_eos=True)
+        for _ in range(repeats)
+    ]
+
+
+def bench(
+    engine: Engine,
+    model: ModelRef,
+    threads: Sequence[int] | None = None,
+    prompt_tokens: int = 128,
+    output_tokens: int = 64,
+    repeats: int = 5,
+    progress: bool = True,
+    **options: Any,
+) -> list[Measurement]:
+    """`repeats` measurements for each thread count (None: measure which is best and take it), warm-up excluded.
+
+    Thread counts run in turn on one loaded model where the engine can change them, else one after another.
+    """
+    context = max(256, prompt_tokens + output_tokens + 8)
+    session: Any = engine.load(model, context=context, **options)
+    try:
+        vocabulary = getattr(session, "n_vocab", 1 << 15)
+        if not hasattr(session, "set_threads"):
+            if threads:
+                raise BadInput(f"engine {engine.name} cannot change its threads", "leave out --threads, or start the server with them")
+            rows = requests(vocabulary, prompt_tokens, output_tokens, repeats + 1)
+            return [clock.one(session, r) for r in rows][1:]
+        if not threads:
+            threads = [clock.best_threads(session, requests(vocabulary, min(prompt_tokens, 64), 24, 1)[0])]
+        return _in_turn(session, requests(vocabulary, prompt_tokens, output_tokens, repeats + 1), threads, progress)
+    finally:
+        session.close()
+
+
+def _in_turn(session: Any, rows: list[Request], threads: Sequence[int], progress: bool) -> list[Measurement]:
+    feeds = {n: iter(rows) for n in threads}
+
+    def case(count: int) -> Any:
+        def measure() -> Measurement:
+            session.set_threads(count)
+            return clock.one(session, next(feeds[count]))
+
+        return measure
+
+    found = clock.ab({str(n): case(n) for n in threads}, repeats=len(rows) - 1, warmup=1, progress=progress)
+    return [m for some in found.values() for m in some]

@@ -1,0 +1,28 @@
+"""What process, and is it well? Servers by name, one file each.
+
+>>> with servers.open("llama_server").start(models.resolve("smollm2-135m")) as running:
+...     print(running.base_url)
+"""
+
+from __future__ import annotations
+
+import importlib
+
+from labkit.core.errors import BadInput, nearest
+from labkit.servers.base import Running, Server
+
+__all__ = ["Running", "Server", "names", "open"]
+
+# the one table of servers: name -> module that holds SERVER
+_MODULES = {"llama_server": "labkit.servers.llama_server"}
+
+
+def names() -> list[str]:
+    return list(_MODULES)
+
+
+def open(name: str) -> Server:
+    """The server of that name. Raises BadInput with the nearest name."""
+    if name not in _MODULES:
+        raise BadInput(f"no server named {name!r} ({nearest(name, _MODULES)})", "labkit doctor")
+    return importlib.import_module(_MODULES[name]).SERVER

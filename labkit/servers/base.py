@@ -1,0 +1,137 @@
+"""A server is a process that labkit starts, watches and stops: on loopback, on a free port, stopped by its own pid."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from labkit.core import paths
+from labkit.core.errors import BadInput, MissingPart, RunFailed
+from labkit.core.records import ModelRef
+
+HOST = "127.0.0.1"
+
+
+def free_port() -> int:
+    """A port that is free now on loopback."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def check_port(port: int) -> int:
+    """The port itself. Raises BadInput where it is taken or not a port."""
+    if not 1 <= port <= 65535:
+        raise BadInput(f"{port} is not a port", "--port 8080, or leave it out for a free one")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise BadInput(f"port {port} is in use ({error.strerror})", "leave out --port to take a free one") from error
+    return port
+
+
+class Running:
+    """A started server. Stop it, or use it as a context manager; it is also stopped when this process ends."""
+
+    def __init__(self, name: str, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+        self.name, self.process, self.url, self.log = name, process, url, log
+        self.base_url = f"{url}/v1"
+        atexit.register(self.stop)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    def healthy(self, path: str = "/health") -> bool:
+        """Does it say that it is ready?"""
+        try:
+            return httpx.get(self.url + path, timeout=2).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def wait(self, seconds: float, path: str = "/health") -> None:
+        """Until it is ready. Raises RunFailed, with the end of its log, where it died or took too long; it is stopped then."""
+        end = time.monotonic() + seconds
+        while not self.healthy(path):
+            if not self.alive() or time.monotonic() > end:
+                why = "took too long to get ready" if self.alive() else f"ended with code {self.process.returncode}"
+                said = self.last_line()
+                self.stop()
+                raise RunFailed(f"{self.name} {why}: {said}", f"its log is {self.log}")
+            time.sleep(0.05)
+
+    def last_line(self) -> str:
+        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
+        return lines[-1][:300] if lines else "it wrote nothing"
+
+    def stop(self, seconds: float = 10) -> None:
+        """SIGTERM to this pid, SIGKILL after `seconds`; returns when it is gone."""
+        atexit.unregister(self.stop)
+        if self.alive():
+            self.process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(seconds)
+        if self.alive():
+            self.process.kill()
+        self.process.wait()
+
+    def __enter__(self) -> Running:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class Server(ABC):
+    """One kind of server. A new one says its command and what it needs."""
+
+    name: str
+    health = "/health"
+    start_seconds = 120.0
+
+    @abstractmethod
+    def missing(self) -> str | None:
+        """None, or one sentence that ends with the install command."""
+
+    @abstractmethod
+    def version(self) -> str | None: ...
+
+    @abstractmethod
+    def command(self, model: ModelRef, port: int, options: dict[str, Any]) -> list[str]:
+        """The process to start: a list, no shell."""
+
+    def start(self, model: ModelRef, port: int | None = None, **options: Any) -> Running:
+        """Start it on `port` (None: a free one) and wait until it is healthy.
+
+        Raises: MissingPart, BadInput (port in use, unknown option), RunFailed.
+        """
+        if why := self.missing():
+            raise MissingPart(why)
+        chosen = check_port(port) if port is not None else free_port()
+        command = self.command(model, chosen, options)
+        handle, log = tempfile.mkstemp(prefix=f"{self.name}-", suffix=".log", dir=paths.cache("logs"))
+        with os.fdopen(handle, "wb") as out:
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+        running = Running(self.name, process, f"http://{HOST}:{chosen}", Path(log))
+        try:
+            running.wait(self.start_seconds, self.health)
+        except BaseException:
+            running.stop()
+            raise
+        return running

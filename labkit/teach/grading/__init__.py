@@ -1,0 +1,1 @@
+"""Points for submissions: the bridge to nbgrader."""

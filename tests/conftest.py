@@ -1,0 +1,88 @@
+"""What all tests share: parts that a machine may lack, and a network with nothing in it but loopback.
+
+needs("chromium") gives a program's path. Where the part is missing it fails with CI=true, and otherwise skips; the end of
+the run lists what was not tested. offline([...]) runs a command that can reach no network.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOT_TESTED = pytest.StashKey[dict[str, str]]()
+
+# what a part may be called on the path, and how to get it; any other name is looked up as it is
+PROGRAMS = {
+    "chromium": ["chromium", "chromium-browser", "google-chrome", "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"],
+    "uv": [str(ROOT / ".tools" / "uv" / "bin" / "uv"), "uv"],
+    "c++": ["c++", "g++", "clang++"],
+}
+LOOPBACK_ONLY = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+
+
+def network_namespace() -> list[str] | None:
+    """The words in front of a command that give it a network of its own; None where the system does not allow it."""
+    for prefix in (LOOPBACK_ONLY, ["unshare", "--map-root-user", *LOOPBACK_ONLY[1:]]):
+        if shutil.which("unshare") and shutil.which("ip"):
+            done = subprocess.run([*prefix, "true"], capture_output=True, check=False)
+            if done.returncode == 0:
+                return prefix
+    return None
+
+
+def find_program(name: str) -> str | None:
+    return next((path for candidate in PROGRAMS.get(name, [name]) if (path := shutil.which(candidate))), None)
+
+
+def missing_part(config: pytest.Config, test: str, part: str) -> None:
+    """Fail with CI=true; otherwise skip, and remember it for the end of the run."""
+    reason = f"{part} is missing: sh scripts/setup.sh system names the package"
+    if os.environ.get("CI", "").lower() in {"true", "1"}:
+        pytest.fail(f"{reason} (CI=true: nothing may be left out)", pytrace=False)
+    config.stash[NOT_TESTED][test] = reason
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def needs(request: pytest.FixtureRequest) -> Callable[[str], str]:
+    """needs("chromium") -> the program's path."""
+
+    def find(part: str) -> str:
+        path = find_program(part)
+        if path is None:
+            missing_part(request.config, request.node.nodeid, part)
+        return str(path)
+
+    return find
+
+
+@pytest.fixture
+def offline(request: pytest.FixtureRequest) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """offline([program, …], **options of subprocess.run), with no network but loopback."""
+    prefix = network_namespace()
+    if prefix is None:
+        missing_part(request.config, request.node.nodeid, "a network namespace (Linux, unshare and ip)")
+
+    def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        settings: dict = {"capture_output": True, "text": True, "check": False, **options}
+        return subprocess.run([*(prefix or []), *map(str, command)], **settings)
+
+    return run
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[NOT_TESTED] = {}
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    left_out = config.stash[NOT_TESTED]
+    if left_out:
+        terminalreporter.section("not tested")
+        for test, reason in left_out.items():
+            terminalreporter.line(f"{test}: {reason}")
