@@ -4,9 +4,12 @@ ARGS ?=
 SETUP := sh scripts/setup.sh
 BIN := .venv/bin
 
-.PHONY: help run test lab docs lock build system
+.PHONY: help install run test lab docs lock build system
 help:    ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+install: ## install the course into .venv, and nothing else (SET=all: with every heavy part)
+	@$(SETUP) run $(SET)
 
 run:     ## install, run every lab, write build/report/index.html (SET=all: with every heavy part)
 	@$(SETUP) run $(SET)
@@ -18,7 +21,7 @@ lab:     ## open JupyterLab at the course map, on your own copies in work/
 
 test:    ## install what the tests need and run them all (ARGS="tests/core -k machine")
 	@$(SETUP) test
-	@PYTHONPATH= $(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(ARGS)
 
 build:   ## make the learner notebooks in labs/ from labs/sources/
 	@$(SETUP) run default
@@ -27,7 +30,7 @@ build:   ## make the learner notebooks in labs/ from labs/sources/
 docs:    ## make the site in site/, any warning an error
 	@$(SETUP) docs
 	@$(BIN)/python scripts/reference.py
-	@$(BIN)/mkdocs build --strict $(ARGS)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(ARGS)
 
 lock:    ## bring uv.lock, and Binder's pins that follow it, up to date
 	@$(SETUP) lock

@@ -6,6 +6,8 @@ Use: .venv/bin/python scripts/reference.py            write what has changed
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,7 +34,9 @@ def commands(command: Any, name: str, context: Any = None) -> Iterator[str]:
     here = command.context_class(command, info_name=name, parent=context, max_content_width=10_000)
     parts = [f"## `{here.command_path}`", paragraphs(command.help or "")]
     parts.append(f"```\n{here.command_path} {' '.join(command.collect_usage_pieces(here))}".rstrip() + "\n```")
-    rows = [record for parameter in command.params if not getattr(parameter, "hidden", False) and (record := parameter.get_help_record(here))]
+    rows = [
+        record for parameter in command.params if not getattr(parameter, "hidden", False) and (record := parameter.get_help_record(here))
+    ]
     if rows:
         table = [f"| `{cell(left)}` | {cell(right)} |" for left, right in rows]
         parts.append("\n".join(["| | |", "|---|---|", *table]))
@@ -54,8 +58,12 @@ def cell(text: str) -> str:
 
 
 def commands_page() -> str:
-    from labkit.cli import app
+    from labkit import cli
 
+    # the modules next to it add their commands to `app` when they are imported
+    for module in pkgutil.iter_modules(cli.__path__, "labkit.cli."):
+        importlib.import_module(module.name)
+    app = cli.app
     return "\n\n".join([HEAD.strip(), *commands(typer.main.get_command(app), "labkit")]) + "\n"
 
 

@@ -33,19 +33,18 @@ def run(
 ) -> int:
     """Execute labs from top to bottom, in their solved form."""
     from labkit.teach import batch, notebooks
-    from labkit.teach import report as reports
+    from labkit.teach.batch import task as jobs
     from labkit.teach.notebooks import parameters as kinds
 
     folder = out or paths.home() / "build" / "runs" / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     tasks = []
     for name in labs or [path.stem for path in notebooks.sources()]:
-        found = notebooks.find(name, base=Path.cwd())
-        given = kinds.from_text(found.source or found.notebook, _split(parameters))
+        given = kinds.from_text(jobs.light(jobs.find(name, Path.cwd())), _split(parameters))
         tasks.append(batch.make(name, given, base=Path.cwd()))
     records = _each(batch.run(tasks, folder), json)
     if record:
         _keep(records, folder)
-    page = reports.write(folder, report) if report else None
+    page = _page(folder, report) if report else None
     if not json:
         _summary(records)
     say(f"runs: {folder}" + (f"\nreport: {page}" if page else ""))
@@ -79,9 +78,7 @@ def batch(
 @app.command()
 def report(folder: Path, json: Json = False) -> int:
     """One HTML page over the runs of a folder."""
-    from labkit.teach import report as reports
-
-    page = reports.write(folder)
+    page = _page(folder)
     if json:
         emit([{"path": str(page)}])
     else:
@@ -123,6 +120,12 @@ def lab(
     folder = paths.home() / "work"
     where = ["--ServerApp.root_dir", str(folder), "--LabApp.default_url", f"/lab/tree/{work.START}"]
     return subprocess.run([sys.executable, "-m", "jupyterlab", *where], check=False).returncode
+
+
+def _page(folder: Path, to: Path | None = None) -> Path:
+    from labkit.teach import report as reports
+
+    return reports.write(folder, to)
 
 
 def _each(found: Iterable[RunRecord], json: bool) -> list[RunRecord]:

@@ -106,7 +106,7 @@ class Exercise:
         for number, part in enumerate(self.parts):
             said, hint = f"Not right yet ({part.name})", None
             try:
-                hint = self._try(answer, part, [seed, zlib.crc32(self.id.encode()), number])
+                hint = self._try(answer, part, [int(seed) % 2**63, zlib.crc32(self.id.encode()), number])
             except _NotAnswered:
                 unanswered += 1
                 hint = _NO_RETURN

@@ -61,7 +61,7 @@ def points(ax: Axes, groups: Mapping[str, Sequence[float]], unit: str, colour: s
             ax.hlines(float(np.median(values)), x - 0.25, x + 0.25, color=BLACK, lw=2)
     ax.set_xticks(range(len(groups)), list(groups))
     ax.set_ylabel(unit)
-    ax.set_ylim(bottom=0)
+    ax.set_ylim(0, max([ax.get_ylim()[1], *(1.08 * v for values in groups.values() for v in values)]))
     ax.set_xlim(-0.6, len(groups) - 0.4)
     return ax
 

@@ -3,6 +3,7 @@ drawn once with the first values, so that a notebook reads the same everywhere."
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,24 +16,28 @@ def explore(draw: Callable[..., Figure], **controls: Any) -> Any:
 
     The first drawing is shown at once. Returns the box of widgets, or None where ipywidgets is not installed.
     """
+    import matplotlib.pyplot as plt
     from IPython.display import display
 
     try:
         import ipywidgets
     except ImportError:
-        display(draw(**{name: first(control) for name, control in controls.items()}))
+        fig = draw(**{name: first(control) for name, control in controls.items()})
+        display(fig)
+        plt.close(fig)  # or the notebook shows it a second time
         return None
-    import matplotlib.pyplot as plt
 
     inputs = {name: _control(name, control) for name, control in controls.items()}
-    picture = ipywidgets.Output()
+    # an Output widget would do too, but nbclient answers its messages while it waits for the cell's reply, and then may
+    # not see the reply until it times out (jupyter/nbclient issue 312)
+    picture = ipywidgets.Image(format="png")
 
     def redraw(_: object = None) -> None:
-        with picture:
-            picture.clear_output(wait=True)
-            fig = draw(**{name: widget.value for name, widget in inputs.items()})
-            display(fig)
-            plt.close(fig)
+        fig = draw(**{name: widget.value for name, widget in inputs.items()})
+        buffer = io.BytesIO()
+        fig.savefig(buffer, format="png")
+        plt.close(fig)
+        picture.value = buffer.getvalue()
 
     for widget in inputs.values():
         widget.observe(redraw, names="value")

@@ -1,7 +1,8 @@
 """How much memory does a model really take? A fresh process loads it, fills the context, and says how it grew.
 
-Proportional set size (PSS) on Linux: private pages plus this process's share of shared ones, the mapped weights
-included. Elsewhere the resident set.
+Growth is that of the resident set: every page that the process holds, the mapped weights in full, even when another
+process maps the same file. Sums over processes use the proportional set size (PSS) where the system has it: private
+pages plus each one's share of the common ones, so that nothing is counted twice.
 
 >>> memory.growth(ref, context=2048)["measured_bytes"]
 """
@@ -44,15 +45,35 @@ def of_tree(pid: int) -> int:
     return total
 
 
-def growth(model: ModelRef, context: int = 2048, kv: str = "f16", threads: int = 1, fill: int | None = None) -> dict[str, Any]:
+def growth(
+    model: ModelRef,
+    context: int = 2048,
+    kv: str = "f16",
+    threads: int = 1,
+    fill: int | None = None,
+    output_tokens: int = 1,
+    ubatch: int = 512,
+) -> dict[str, Any]:
     """Growth of a fresh process from before loading to after `fill` tokens of the context were computed (None: all).
 
+    `ubatch` is the step of prefill: the buffers for a step are touched when a step of that length is computed.
     The KV cache is allocated and cleared as a whole when the context is made, so a short fill shows the same size.
 
-    Returns: `loaded_bytes` (after loading), `context_bytes` (after the context was made), `measured_bytes` (at the end).
+    Returns: `loaded_bytes` (model and context are there, nothing computed), `measured_bytes` (at the end),
+    `filled_tokens`, and with `output_tokens` > 1 the `decode_tokens_per_s` and `prefill_tokens_per_s` of a second
+    request, of 32 prompt tokens.
     Raises: RunFailed with the child's own sentence.
     """
-    task = {"path": str(model.path), "name": model.name, "context": context, "kv": kv, "threads": threads, "fill": fill}
+    task = {
+        "path": str(model.path),
+        "name": model.name,
+        "context": context,
+        "kv": kv,
+        "threads": threads,
+        "fill": fill,
+        "output_tokens": output_tokens,
+        "ubatch": ubatch,
+    }
     done = subprocess.run([sys.executable, "-m", "labkit.measure.memory", json.dumps(task)], capture_output=True, text=True, check=False)
     if done.returncode:
         lines = done.stderr.strip().splitlines()
@@ -70,13 +91,17 @@ def _child(task: dict[str, Any]) -> dict[str, Any]:
     engine = engines.open("llamacpp")
     engine.missing()  # loads the library, which does not count as the model's
     ref = ModelRef(name=task["name"], path=Path(task["path"]), format="gguf")
-    before = of(me)
-    session = engine.load(ref, context=task["context"], kv=task["kv"], threads=task["threads"])
-    loaded = of(me)
+    before = me.memory_info().rss
+    session = engine.load(ref, context=task["context"], kv=task["kv"], threads=task["threads"], ubatch=task["ubatch"])
+    loaded = me.memory_info().rss
     count = min(task["fill"] or task["context"], task["context"]) - 2
     tokens = tuple(10 + i % 97 for i in range(max(1, count)))
     clock.one(session, Request(tokens=tokens, max_tokens=1, ignore_eos=True))
-    return {"loaded_bytes": loaded - before, "measured_bytes": of(me) - before, "filled_tokens": len(tokens)}
+    out: dict[str, Any] = {"loaded_bytes": loaded - before, "measured_bytes": me.memory_info().rss - before, "filled_tokens": len(tokens)}
+    if task["output_tokens"] > 1:
+        timed = clock.one(session, Request(tokens=tokens[:32], max_tokens=task["output_tokens"], ignore_eos=True))
+        out |= {"decode_tokens_per_s": timed.decode_tokens_per_s, "prefill_tokens_per_s": timed.prefill_tokens_per_s}
+    return out
 
 
 if __name__ == "__main__":

@@ -182,7 +182,7 @@ def _write(file: Any, plan: Gguf, seed: int) -> None:
     writer.write_ti_data_to_file()
     file.write(b"\0" * (-file.tell() % 32))
     rng, blocks = np.random.default_rng(seed), {}
-    for t in tqdm(plan.tensors, desc=f"writing {plan.path.name}", unit="tensor", leave=False):
+    for t in tqdm(plan.tensors, desc=f"writing {plan.path.name}", unit="tensor", leave=False, delay=2):
         if t.type not in blocks:
             blocks[t.type] = _random_blocks(t.type, rng)
         chunk = blocks[t.type] if not t.name.endswith("norm.weight") else np.ones(t.elements, np.float32).tobytes()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from labkit.teach.batch.task import content_sha256
 
 # what decides a lab's figures
 _PACKAGES = ("llama-cpp-python", "xllamacpp", "numpy", "matplotlib", "ipykernel", "papermill")
-_ABSOLUTE = re.compile(r"(?:/[^/\s]+/|~/|[A-Za-z]:[\\/])\S*$")
+_ABSOLUTE = re.compile(r"(?:/[^/\s]+/|~/|[A-Za-z]:[\\/])[^\n]*$")
 _LOCAL = re.compile(r"(?:^|[\s\"'=(])(?:/(?:home|Users|root|tmp|mnt|srv|opt|var|private)/|~/|[A-Za-z]:[\\/])")
 
 
@@ -45,17 +46,15 @@ def record(run: RunRecord, results_path: Path, source_path: Path) -> Path:
         "run": _portable(run.model_copy(update={"notebook": None, "status": "ok"}).model_dump(mode="json")),
         "notebook_sha256": content_sha256(source_path),
     }
+    text = "".join(results.dumps(line) + "\n" for line in (header, *lines))
     target = recordings.path_of(run.lab)
-    draft = target.with_name(f".draft/{target.name}")
-    try:
-        with paths.atomic(draft, "w") as file:
-            file.write("".join(results.dumps(line) + "\n" for line in (header, *lines)))
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder) / target.name
+        draft.write_text(text, encoding="utf-8")
         check(draft)
-        draft.replace(target)
-    finally:
-        draft.unlink(missing_ok=True)
-        if draft.parent.is_dir():
-            draft.parent.rmdir()
+    with paths.atomic(target, "w") as file:
+        file.write(text)
+    target.chmod(0o644)  # to be committed
     return target
 
 

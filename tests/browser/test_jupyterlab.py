@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from jupyter import ARGUMENTS, Server, jupyterlab, quick_copy, until
+from lab_browser import ARGUMENTS, Server, jupyterlab, quick_copy, until
 from playwright.sync_api import ElementHandle, Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +62,7 @@ def run_all(page: Page, server: Server, copy: Path, seconds: float) -> None:
     assert all(cell.execution_count for cell in cells), "a cell was saved without having run"
 
 
-def drive(notebook: Path, folder: Path, browser_path: str, screenshot: Path, seconds: float = 300) -> None:
+def drive(notebook: Path, folder: Path, browser_path: str, screenshot: Path, seconds: float = 600) -> None:
     """Open, run all, move the slider by keyboard, see another picture, keep a screenshot."""
     work = folder / "work"
     work.mkdir()
@@ -96,7 +96,7 @@ def drive(notebook: Path, folder: Path, browser_path: str, screenshot: Path, sec
             browser.close()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_lab_02_runs_in_a_browser_and_its_slider_redraws_the_plot(tmp_path: Path, needs: Callable[[str], str]) -> None:
     notebook = next((ROOT / "labs").glob("02_*.ipynb"), None)
     assert notebook is not None, "labs/02_*.ipynb is not built: labkit build"

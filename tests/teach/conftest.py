@@ -1,4 +1,4 @@
-"""A checkout of its own for the fixture lab: it is built anew for every test that asks for it."""
+"""A course of its own for the fixture lab: it is copied anew for every test that asks for it."""
 
 import os
 import shutil
@@ -6,24 +6,18 @@ from pathlib import Path
 
 import pytest
 
-FIXTURES = Path(__file__).parent / "fixtures"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 
 
 @pytest.fixture
-def exercises_importable(monkeypatch):
-    """The fixture's exercises, here and in the kernels that start from here."""
+def course(tmp_path, monkeypatch) -> Path:
+    """A checkout with one lab, not built yet, whose exercises can be imported here and in kernels that start from here."""
     monkeypatch.syspath_prepend(FIXTURES)
-    path = os.environ.get("PYTHONPATH")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(FIXTURES), *([path] if path else [])]))
-
-
-@pytest.fixture
-def checkout(tmp_path, exercises_importable) -> Path:
-    """A course with one lab, not built yet."""
-    shutil.copytree(FIXTURES / "labs", tmp_path / "course" / "labs")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(FIXTURES), os.environ.get("PYTHONPATH")])))
+    shutil.copytree(FIXTURES / "course", tmp_path / "course")
     return tmp_path / "course"
 
 
 @pytest.fixture
-def source(checkout) -> Path:
-    return checkout / "labs" / "sources" / "90_fixture.py"
+def source(course) -> Path:
+    return course / "labs" / "sources" / "90_fixture.py"

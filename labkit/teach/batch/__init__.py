@@ -11,6 +11,6 @@ from __future__ import annotations
 
 from labkit.teach.batch.grid import read
 from labkit.teach.batch.run import exit_code, run
-from labkit.teach.batch.task import Limits, Task, make
+from labkit.teach.batch.task import Limits, Task, light, make
 
-__all__ = ["Limits", "Task", "exit_code", "make", "read", "run"]
+__all__ = ["Limits", "Task", "exit_code", "light", "make", "read", "run"]

@@ -48,7 +48,7 @@ class Worker:
         mark = uuid.uuid4().hex
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "labkit.teach.batch.worker", str(os.getpid())],
+            [sys.executable, "-P", "-m", "labkit.teach.batch.worker", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -10,16 +10,17 @@ batch that was interrupted in any way.
 
 from __future__ import annotations
 
-import atexit
 import concurrent.futures
 import contextlib
 import errno
+import itertools
+import multiprocessing
 import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
@@ -29,8 +30,12 @@ from labkit.core.errors import BadInput, LabkitError, RunFailed
 from labkit.core.records import RunRecord
 from labkit.teach.batch.task import Task
 
+if TYPE_CHECKING:
+    from labkit.teach.batch.pool import Pool
+
 RUNS = "runs.jsonl"
 _POLL_S = 0.5
+_LITTLE_BYTES = 64 << 10
 
 
 def run(
@@ -61,12 +66,17 @@ def exit_code(records: Iterable[RunRecord]) -> int:
 
 
 def finished(out: Path) -> dict[str, RunRecord]:
-    """The newest record of each run of a batch, by run_id."""
+    """The newest record of each run of a batch, by run_id, in the order in which they were written."""
     path = out / RUNS
+    found: dict[str, RunRecord] = {}
     try:
-        return {line["run_id"]: RunRecord.model_validate(line) for line in results.read(path)}
-    except (ValidationError, KeyError, TypeError) as error:
+        for line in results.read(path):
+            record = RunRecord.model_validate(line)
+            found.pop(record.run_id, None)
+            found[record.run_id] = record
+    except ValidationError as error:
         raise BadInput(f"{path} holds a line that is no run record", "choose another folder, or move the file away") from error
+    return found
 
 
 def _run(tasks: list[Task], out: Path, workers: int, executor: concurrent.futures.Executor | None, progress: bool) -> Iterator[RunRecord]:
@@ -97,11 +107,16 @@ def _execute_all(
     token = uuid.uuid4().hex
     pool = _pool(token)
     executor = given or concurrent.futures.ThreadPoolExecutor(workers, thread_name_prefix="labkit-batch")
+    # with our own executor few runs are handed over ahead, so that a program that ends early does not have to run them all
+    ahead = len(todo) if given else 2 * workers
+    waiting = iter(todo)
     pending: set[concurrent.futures.Future[RunRecord]] = set()
     with tqdm(total=len(todo), desc="batch", unit="run", disable=None if progress else True, leave=False) as bar:
         try:
-            pending = {executor.submit(execute, task, out, token) for task in todo}
-            while pending:
+            while True:
+                pending |= {executor.submit(execute, task, out, token) for task in itertools.islice(waiting, ahead - len(pending))}
+                if not pending:
+                    break
                 # with a timeout, Ctrl-C gets through on every system
                 done, pending = concurrent.futures.wait(pending, _POLL_S, concurrent.futures.FIRST_COMPLETED)
                 for future in done:
@@ -112,22 +127,23 @@ def _execute_all(
             for future in pending:
                 future.cancel()
             pool.close()
-            _POOLS.pop(token, None)
             if given is None:
                 executor.shutdown(wait=True, cancel_futures=True)
 
 
 def execute(task: Task, out: Path, token: str) -> RunRecord:
     """One run, in this thread, by a worker process of this batch; its record is in runs.jsonl when this returns."""
-    with _pool(token).worker() as worker:
+    pool = _pool(token)
+    with pool.worker() as worker:
         folder = _folder(out, task)
         with _space(folder):
             if folder.exists():  # what an interrupted or failed attempt left
                 shutil.rmtree(folder)
             folder.mkdir(parents=True)
-        outcome = worker.execute(task, folder, _pool(token).stop)
-    if outcome.status == "disk":
-        raise _no_space(out, outcome.error or "no space")
+        outcome = worker.execute(task, folder, pool.stop)
+    if outcome.status == "disk" or (outcome.status == "failed" and shutil.disk_usage(out).free < _LITTLE_BYTES):
+        # not this notebook's fault, and the next one would fare no better
+        raise _no_space(out, outcome.error if outcome.status == "disk" and outcome.error else os.strerror(errno.ENOSPC))
     notebook = folder / f"{task.lab}.ipynb"
     record = RunRecord.model_validate(
         {
@@ -173,17 +189,18 @@ def _result(future: concurrent.futures.Future[RunRecord]) -> RunRecord:
         raise RunFailed(f"the executor broke down ({error})", "start the batch again: finished runs are kept") from error
 
 
-# batch -> its workers in this process. In a process of someone's executor the pool is made on first use.
-_POOLS: dict[str, Any] = {}
+# batch -> its workers in this process; a batch that has ended keeps a closed pool, which starts nothing more
+_POOLS: dict[str, Pool] = {}
 
 
-def _pool(token: str) -> Any:
+def _pool(token: str) -> Pool:
+    """The batch's workers in this process. In a process of someone's executor they are made when its first task comes."""
     from labkit.teach.batch.pool import Pool
 
-    if token not in _POOLS:
-        pool = _POOLS.setdefault(token, Pool())
-        atexit.register(pool.close)
-    return _POOLS[token]
+    if token not in _POOLS and multiprocessing.parent_process() is not None:
+        for earlier in list(_POOLS.values()):  # of an earlier batch on the same executor
+            earlier.close()
+    return _POOLS.setdefault(token, Pool())
 
 
 @contextlib.contextmanager

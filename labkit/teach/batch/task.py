@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import labkit
 from labkit import models
-from labkit.core.errors import BadInput, LabkitError
+from labkit.core.errors import BadInput, LabkitError, MissingPart
 from labkit.core.records import Record
 
 # engines that open a model by its file; the others name models of their own server
@@ -66,7 +66,7 @@ def make(lab: int | str | Path, parameters: dict[str, Any] | None = None, limits
     from labkit.teach.notebooks import parameters as reader
 
     notebook = find(lab, base)
-    cells = _light(notebook)
+    cells = light(notebook)
     checked = dict(reader.validate(cells, _absolute_model(dict(parameters or {}), base)))
     defaults = {name: parameter.default for name, parameter in reader.read(cells).items()}
     return Task(
@@ -124,7 +124,7 @@ def _json(notebook: Path, text: str) -> dict[str, Any]:
         raise BadInput(f"{notebook} is not a notebook", "give a file that JupyterLab saved") from error
 
 
-def _light(notebook: Path) -> Any:
+def light(notebook: Path) -> Any:
     """The cells tagged `parameters`, in the shape that labkit.teach.notebooks.parameters reads, without importing nbformat."""
     text = notebook.read_text(encoding="utf-8")
     if notebook.suffix == ".ipynb":
@@ -148,10 +148,11 @@ def _absolute_model(given: dict[str, Any], base: Path | None) -> dict[str, Any]:
 
 
 def _model_sha256(notebook: Path, defaults: dict[str, Any], given: dict[str, Any]) -> str | None:
-    """Hash of the model that the run will load, None where the notebook has no model.
+    """Hash of the model that the run will load, None where no file here stands for it.
 
-    One of our labs with a model that is not there is refused. In an instructor's own notebook `model` may mean
-    anything, and an engine behind a URL has models that no file here stands for: their names alone are hashed.
+    One of our labs with a model that is not there is refused, unless it is the lab's own default: then the lab goes on
+    with its recording. In an instructor's notebook `model` may mean anything, and an engine behind a URL has models
+    of its server's: their names alone are hashed.
     """
     effective = {**defaults, **given}
     model = effective.get("model")
@@ -159,8 +160,9 @@ def _model_sha256(notebook: Path, defaults: dict[str, Any], given: dict[str, Any
         return None
     try:
         return _sha256(_resolved(model, _stamp(Path(model))))
-    except LabkitError:
-        if notebook.suffix == ".py" and effective.get("engine", "llamacpp") in _FILE_ENGINES:
+    except LabkitError as error:
+        by_file = notebook.suffix == ".py" and effective.get("engine", "llamacpp") in _FILE_ENGINES
+        if by_file and ("model" in given or not isinstance(error, MissingPart)):
             raise
         return None
 

@@ -45,7 +45,9 @@ def main() -> None:
     lines: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_listen, args=(sys.stdin, lines), daemon=True).start()
 
-    import papermill  # noqa: F401 - the second of work that every later task of this process saves
+    # jsonschema's check of internationalised links, which no notebook needs, compiles a grammar for 3 s of CPU
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    import papermill  # noqa: F401 - the work that every later task of this process saves
 
     _answer(answers, {"ready": os.getpid()})
     while True:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.core import paths
-from labkit.core.errors import MissingPart, RunFailed
+from labkit.core.errors import BadInput, MissingPart, RunFailed
 from labkit.teach.notebooks.build import dumps
 
 if TYPE_CHECKING:
@@ -52,24 +52,28 @@ def autograde_all(
 ) -> dict[str, dict[str, tuple[float, float]]]:
     """By learner and exercise, the points and the maximal points. One kernel a submission, one after another.
 
-    The graded notebooks stay in workdir/course/autograded/LEARNER/lab/.
+    The graded notebooks stay in workdir/nbgrader/autograded/LEARNER/lab/.
 
     Args:
         notebook: what was handed out; its check cells count.
         submissions: what came back, by learner.
-        workdir: a folder for the course; an earlier one in it is replaced.
+        workdir: the course is made in its folder `nbgrader`; that of an earlier call is replaced.
         outputs: outputs by cell id of a run that the caller has made just before; then no kernel starts. Never take
             them from a submission.
         timeout_s: for one cell.
 
     Raises:
+        BadInput: something else is in that folder.
         MissingPart: nbgrader is not installed.
         RunFailed: nbgrader could not grade a notebook; names the first error it met.
     """
     if importlib.util.find_spec("nbgrader") is None:
         raise MissingPart("nbgrader is not installed", 'uv pip install "labkit[grading]"')
-    course = workdir.resolve() / "course"
-    shutil.rmtree(course, ignore_errors=True)
+    course = workdir.resolve() / "nbgrader"
+    if course.exists():
+        if not (course / "source" / _ASSIGNMENT).is_dir():
+            raise BadInput(f"{course} is there and no folder of this bridge", "choose another folder")
+        shutil.rmtree(course)
     folders = {"source": notebook, **{f"submitted/{learner}": one for learner, one in submissions.items()}}
     for folder, content in folders.items():
         with paths.atomic(course / folder / _ASSIGNMENT / f"{_ASSIGNMENT}.ipynb") as file:

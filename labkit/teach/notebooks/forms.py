@@ -66,9 +66,10 @@ def execute(notebook: NotebookNode, timeout_s: float = TIMEOUT_S) -> NotebookNod
         client = nbclient.NotebookClient(ran, timeout=timeout_s, kernel_name="python3", resources=place, config=_encrypted())
         try:
             client.execute()
-        except (CellExecutionError, CellTimeoutError) as error:
-            last = str(error).strip().splitlines()[-1]
-            raise RunFailed(f"a cell failed: {last}", "run the notebook to see where") from error
+        except CellExecutionError as error:
+            raise RunFailed(f"a cell raised {error.ename}: {error.evalue}", "run the notebook to see where") from error
+        except CellTimeoutError as error:
+            raise RunFailed(f"a cell took more than {timeout_s:g} s", "run the notebook to see where") from error
     for number, cell in enumerate((cell for cell in ran.cells if cell.cell_type == "code"), 1):
         cell.metadata.pop("execution", None)
         cell["execution_count"] = number

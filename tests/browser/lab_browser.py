@@ -10,11 +10,11 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import nbformat
 import pytest
 
@@ -52,12 +52,12 @@ class Server:
         self.url, self.token = url, token
 
     def get(self, path: str) -> list | dict | None:
-        request = urllib.request.Request(f"{self.url}{path}", headers={"Authorization": f"token {self.token}"})
+        """What the server's API answers; None while it does not listen yet."""
         try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
-                return json.loads(answer.read())
-        except OSError:  # not listening yet
+            answer = httpx.get(f"{self.url}{path}", headers={"Authorization": f"token {self.token}"}, timeout=5)
+        except httpx.TransportError:
             return None
+        return answer.raise_for_status().json()
 
     def idle(self) -> bool:
         kernels = self.get("/api/kernels")

@@ -1,0 +1,43 @@
+"""The ledger, and verdicts that can go both ways."""
+
+import pytest
+
+from labkit.core.errors import BadInput
+from labkit.facts import claims
+from labkit.models import catalog, shape
+
+HEADER = shape.header(catalog.get("qwen3-0.6b"), "Q4_0")
+
+
+def rows(*factors):
+    return [{"context": 512 * 4**n, "measured_bytes": f * HEADER.tensor_bytes} for n, f in enumerate(factors)]
+
+
+def test_every_claim_is_complete():
+    assert all(all(claim.model_dump().values()) for claim in claims.load().values())
+
+
+@pytest.mark.parametrize(("factors", "shown"), [((1.2, 1.2), "refuted"), ((1.3, 2.9), "confirmed"), ((1.2,), "not-run")])
+def test_size_times_a_factor(factors, shown):
+    assert claims.size_times_two(HEADER, rows(*factors), 1.2)["shown"] == shown
+
+
+@pytest.mark.parametrize(("gigabytes", "shown"), [(6, "confirmed"), (24, "refuted")])
+def test_phi_on_a_gpu(gigabytes, shown):
+    assert claims.phi_on_a_small_gpu(gigabytes)["shown"] == shown
+
+
+@pytest.mark.parametrize(("rates", "shown"), [((5, 50), "confirmed"), ((20, 21), "refuted"), ((20,), "not-run")])
+def test_one_number_for_a_framework(rates, shown):
+    assert claims.tokens_per_second([{"decode_tokens_per_s": r} for r in rates])["shown"] == shown
+
+
+def test_savings_are_those_of_the_blocks():
+    found = claims.savings()
+    assert found["shown"] == "confirmed"
+    assert "71.9%" in found["why"]
+
+
+def test_unknown_claim():
+    with pytest.raises(BadInput, match="did you mean phi4-mini-vram"):
+        claims.get("phi4-mini-ram")

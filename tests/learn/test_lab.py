@@ -1,0 +1,105 @@
+"""A lab's steps: measured and appended, or played from a recording and labelled."""
+
+import pytest
+
+from labkit import engines
+from labkit.core import recordings, results
+from labkit.core.errors import BadInput, MissingPart
+from labkit.learn import lab as labs
+from labkit.learn import plots, sizing, widgets
+
+START = {"model": "smollm2-135m", "threads": 1, "seed": 1, "quick": True}
+
+
+def test_a_step_is_appended_with_machine_and_parameters(tmp_path):
+    path = tmp_path / "results.jsonl"
+    lab = labs.start("01_first_model", results_path=str(path), **START)
+    rows = lab.step("sum", lambda: [{"value": 3}])
+    lab.session.close()
+    (line,) = results.read(path)
+    assert rows == [{"value": 3}]
+    assert (line["lab"], line["step"], line["source"], line["rows"]) == ("01_first_model", "sum", "measured", rows)
+    assert line["machine"]["cores"]
+    assert line["parameters"]["seed"] == 1
+    assert lab.caption().startswith("measured on")
+
+
+def test_without_the_engine_the_recording_plays_and_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(engines.open("llamacpp"), "missing", lambda: "llama-cpp-python is not installed; install it: uv sync")
+    header = {"date": "2026-01-01", "machine": {"cpu": "a processor", "cores": 4, "memory_bytes": 8 << 30}}
+    monkeypatch.setattr(recordings, "load", lambda name: (header, {"sum": [{"value": 7}]}))
+    lab = labs.start("01_first_model", results_path=str(tmp_path / "r.jsonl"), **START)
+    assert lab.session is None
+    assert lab.step("sum", lambda: 1 / 0) == [{"value": 7}]
+    assert "recorded, not measured" in capsys.readouterr().out
+    assert lab.caption().startswith("RECORDED 2026-01-01")
+    with pytest.raises(MissingPart, match="has no recording"):
+        lab.step("other", list)
+    assert [line["source"] for line in results.read(tmp_path / "r.jsonl")] == ["recorded"]
+
+
+@pytest.mark.parametrize(("change", "words"), [({"model": "smollm2-135mm"}, "did you mean"), ({"threads": -1}, "threads is -1")])
+def test_a_lab_refuses_bad_parameters(change, words, tmp_path):
+    with pytest.raises(BadInput, match=words):
+        labs.start("01_first_model", results_path=str(tmp_path / "r"), **(START | change))
+
+
+# -- what lab 02 computes
+
+
+def test_candidates_and_limits():
+    rows = sizing.candidates(20e9, 0.5, context=4096)
+    assert len(rows) > 8
+    assert all(r["source"].startswith("https://") and r["tokens_per_s"] > 0 for r in rows)
+    few = sizing.allowed(rows, memory_gib=2, context=8000, licences=("Apache-2.0",), tokens_per_s=1)
+    assert few
+    assert all(r["memory_gib"] <= 2 and r["licence"] == "Apache-2.0" for r in few)
+    assert sizing.allowed(rows, 0.01, 1, (), 0) == []
+
+
+def test_a_mixture_of_experts_reads_only_its_share():
+    moe = sizing.facts("granite-3.1-1b-a400m", "Q4_0")
+    assert 0.25 < moe["active_bytes"] / moe["file_bytes"] < 0.4
+    dense = sizing.facts("gemma3-1b", "Q4_0")
+    assert dense["active_bytes"] == dense["file_bytes"]
+
+
+def test_the_pareto_front_is_what_nothing_beats():
+    rows = [{"name": n, "x": x, "y": y} for n, x, y in (("a", 1, 5), ("b", 2, 4), ("c", 3, 9), ("d", 3, 8), ("e", 5, 9))]
+    fig, ax = plots.figure("test")
+    assert plots.pareto(ax, rows, "x", "y", "cost", "benefit") == ["a", "c"]
+    _closed(fig)
+
+
+@pytest.mark.parametrize(("control", "value"), [((2, 32, 2), 18), ((0.0, 1.0, 0.5), 0.5), (["f16", "q8_0"], "f16"), ("text", "text")])
+def test_a_control_starts_in_the_middle(control, value):
+    assert widgets.first(control) == value
+    assert widgets._control("name", control).value == value
+
+
+def test_the_footprint_figure_follows_its_arguments():
+    names = ["qwen3-0.6b", "gemma3-1b"]
+    heights = []
+    for context in (2048, 32768):
+        fig = sizing.draw_footprints(context, "f16", names, "computed", budget_gb=4)
+        heights.append(sum(p.get_height() for p in fig.axes[0].patches))
+        _closed(fig)
+    assert heights[1] > 1.5 * heights[0]
+
+
+def test_a_slider_redraws():
+    drawn = []
+
+    def draw(n):
+        drawn.append(n)
+        return plots.figure("test")[0]
+
+    box = widgets.explore(draw, n=(1, 9, 1))
+    box.children[0].value = 7
+    assert drawn == [5, 7]
+
+
+def _closed(fig):
+    import matplotlib.pyplot as plt
+
+    plt.close(fig)
