@@ -13,7 +13,7 @@ install: ## install the course into .venv, and nothing else (SET=all: with every
 
 run:     ## install, run every lab, write build/report/index.html (SET=all: with every heavy part)
 	@$(SETUP) run $(SET)
-	@$(BIN)/labkit run --out build/run --report build/report/index.html $(ARGS)
+	@$(BIN)/labkit run --report build/report/index.html $(ARGS)
 
 lab:     ## open JupyterLab at the course map, on your own copies in work/
 	@$(SETUP) run default

@@ -94,14 +94,21 @@ def start(
     try:
         if missing is None:
             ref = models.resolve(model)
-            session = chosen.load(ref, threads=threads or None, context=context)
+            session = _scorer(chosen.load(ref, threads=threads or None, context=context), engine)
             if threads == 0:
-                session.set_threads(choose_threads(session))  # type: ignore[attr-defined]
+                session.set_threads(choose_threads(session))
     except MissingPart as error:
         missing = str(error)
     lab = Lab(name, parameters, session, missing)
     print(lab.missing + "\nThis lab goes on with a recording." if lab.missing else _opened(session))  # noqa: T201
     return lab
+
+
+def _scorer(session: Any, engine: str) -> Any:
+    if not isinstance(session, engines.Scorer):
+        session.close()
+        raise BadInput(f"this lab looks at tokens and logits, and engine {engine} does not show them", "-p engine llamacpp")
+    return session
 
 
 def choose_threads(session: Any) -> int:

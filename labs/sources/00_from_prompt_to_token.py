@@ -54,7 +54,8 @@ quick: bool = False  # True: fewer and shorter measurements
 results_path: str = "results.jsonl"  # results are appended to this file
 
 # %% [markdown]
-# This cell loads the model. `context=512` is explained in section 7.
+# This cell loads the model. The program that runs it is called the **engine**; here it is llama.cpp. `context=512` is
+# explained in section 7.
 
 # %%
 from labkit.learn.exercises import lab_00 as ex
@@ -134,7 +135,7 @@ table
 
 # %% [markdown]
 # Why is English cheap? Nobody wrote the vocabulary by hand. A program counted which pieces come often in a large pile
-# of text, and gave those a token of their own. For this model, most of that text was English.
+# of text, and gave those a token of their own. For SmolLM2, most of that text was English.
 #
 # This matters because tokens are the unit of everything that follows: the time a model needs, the length of text it can
 # hold, and the price when you pay for one. The same sentence can cost three times as much in another language.
@@ -426,6 +427,8 @@ runs = lab.step("lengths", lambda: tokens.read_lengths(lab.session, lengths, rep
 # again, so that a busy moment of the machine does not fall on one of them alone.
 
 # %%
+import numpy as np
+
 sizes = sorted({run.prompt_tokens for run in runs})
 waits = {n: [run.ttft_s for run in runs if run.prompt_tokens == n] for n in sizes}
 guess_s = my_guess_ratio * np.median(waits[sizes[0]])
@@ -635,8 +638,8 @@ print(f"{len(facts)} questions. You expected {my_guess_right} right answers and 
 # - The model of this lab: <https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct>
 #
 # **The same lab on a bigger model.** Set `model` in the settings to the path of any GGUF file and run all cells again.
-# Does it answer more questions correctly? How does its tokenizer cut your texts? This is what a model with 4.4 times as
-# many numbers needs, worked out from its shape:
+# Does it answer more questions correctly? How does its tokenizer cut your texts? This is what a bigger model needs, worked
+# out from its shape, at 4.5 bits for each of its numbers:
 
 # %%
 from labkit.models import catalog, footprint, shape
@@ -644,7 +647,8 @@ from labkit.models import catalog, footprint, shape
 bigger = catalog.get("qwen3-0.6b")
 header = shape.header(bigger, "Q4_0")
 need = footprint.predict(header, context=512).total_bytes
-print(f"{bigger.name} (huggingface.co/{bigger.hub}): download {header.file_bytes / 1e9:.2f} GB, memory about {need / 1e9:.2f} GB")
+print(f"{bigger.name}, {bigger.parameters / 1e6:.0f} million numbers (huggingface.co/{bigger.hub})")
+print(f"download {header.file_bytes / 1e9:.2f} GB, memory about {need / 1e9:.2f} GB")
 
 # %% [markdown]
 # Everything that you measured is in the file that `results_path` names, one line for each step. Next: lab 01 measures how fast the

@@ -136,8 +136,8 @@ my_guess_mb = 150  # <- your number
 # one row of scores for the whole vocabulary, and the library's own tables.
 
 # %%
-contexts = [512, 2048] if quick else [512, 2048, 8192]
-cases = [(context, kv) for context in contexts for kv in ("f16", "q8_0")]
+contexts = [512, 2048, 8192]
+cases = [(context, kv) for context in contexts for kv in ("f16", "q8_0")][: 3 if quick else 6]
 rows = lab.step("memory", lambda: sizing.memory_rows(lab.session.model, cases, lab.session.threads))
 fig = sizing.draw_residual(rows, lab.caption())
 ax = fig.axes[0]

@@ -68,6 +68,13 @@ def test_wrong_answers_get_the_right_hint(source):
                 assert wrong.hint_contains in f"{grade.sentence} {grade.hint}", (one.id, wrong.code, seed, grade)
 
 
+def test_the_proofs_run_offline(offline):
+    """The labs below run in a network that has no interface but loopback."""
+    links = offline(["ip", "-o", "link"]).stdout.splitlines()
+    assert len(links) == 1
+    assert ": lo:" in links[0]
+
+
 @pytest.mark.timeout(700)
 def test_the_learners_form_runs(source, nbval):
     """First of the two executions of a lab: without its exercise and check cells, so all the rest runs unanswered."""

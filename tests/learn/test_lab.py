@@ -38,7 +38,10 @@ def test_without_the_engine_the_recording_plays_and_says_so(tmp_path, monkeypatc
     assert [line["source"] for line in results.read(tmp_path / "r.jsonl")] == ["recorded"]
 
 
-@pytest.mark.parametrize(("change", "words"), [({"model": "smollm2-135mm"}, "did you mean"), ({"threads": -1}, "threads is -1")])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"model": "smollm2-135mm"}, "did you mean"), ({"threads": -1}, "threads is -1"), ({"engine": "openai"}, "does not show them")],
+)
 def test_a_lab_refuses_bad_parameters(change, words, tmp_path):
     with pytest.raises(BadInput, match=words):
         labs.start("01_first_model", results_path=str(tmp_path / "r"), **(START | change))

@@ -61,6 +61,8 @@ def _large_scores(answer: Any, draw: np.random.Generator) -> str | None:
     return "With scores near 1,000 the result is wrong. Subtract the largest score from all of them before exp()."
 
 
+_NORMED = "weights = np.exp(scores - scores.max())\nreturn weights / weights.sum()"
+
 softmax = Exercise(
     "softmax",
     "Scores become probabilities",
@@ -71,31 +73,15 @@ softmax = Exercise(
     ),
     wrong=(
         Wrong("return np.exp(np.array(logits) / temperature)", "sum to 1", "forgets to divide by the sum"),
-        Wrong(
-            "scaled = np.array(logits) * temperature\nweights = np.exp(scaled - scaled.max())\nreturn weights / weights.sum()",
-            "multiply",
-            "multiplies by the temperature",
-        ),
-        Wrong(
-            "scores = np.array(logits)\nweights = np.exp(scores - scores.max())\nreturn weights / weights.sum()",
-            "changes nothing",
-            "ignores the temperature",
-        ),
-        Wrong(
-            "scores = np.array(logits)\nweights = np.exp(scores - scores.max())\nreturn weights / weights.sum() / temperature",
-            "before exp()",
-            "divides the probabilities",
-        ),
+        Wrong("scores = np.array(logits) * temperature\n" + _NORMED, "multiply", "multiplies by the temperature"),
+        Wrong("scores = np.array(logits)\n" + _NORMED, "changes nothing", "ignores the temperature"),
+        Wrong("scores = np.array(logits)\n" + _NORMED + " / temperature", "before exp()", "divides the probabilities"),
         Wrong(
             "weights = np.exp(np.array(logits) / temperature)\nreturn weights / weights.sum()",
             "Subtract the largest",
             "overflows for large scores",
         ),
-        Wrong(
-            "scaled = np.array(logits) / temperature\nreturn scaled / scaled.sum()",
-            "exp()",
-            "leaves out exp()",
-        ),
+        Wrong("scores = np.array(logits) / temperature\nreturn scores / scores.sum()", "exp()", "leaves out exp()"),
     ),
 )
 
@@ -192,7 +178,7 @@ class _Toy:
 
 
 def _run_toy(toy: Callable[[Sequence[int]], list[float]], prompt: list[int], max_tokens: int) -> list[int]:
-    ids, new = list(prompt), []
+    ids, new = list(prompt), list[int]()
     while len(new) < max_tokens:
         best = int(np.argmax(toy(ids)))
         if best == 0:
@@ -233,18 +219,6 @@ def _too_long(got: list[Any], right: list[int], end_after: int | None) -> str:
     return "Stop as soon as the end token has the highest score."
 
 
-def _one_token(answer: Any, draw: np.random.Generator) -> str | None:
-    return _loop(answer, draw, 1, None)
-
-
-def _several_tokens(answer: Any, draw: np.random.Generator) -> str | None:
-    return _loop(answer, draw, int(draw.integers(4, 9)), None)
-
-
-def _with_end(answer: Any, draw: np.random.Generator) -> str | None:
-    return _loop(answer, draw, 12, int(draw.integers(2, 7)))
-
-
 _READ = "new = []\nfor _ in range(max_tokens):\n    scores = scores_of(prompt + new)\n    best = scores.index(max(scores))\n"
 _END = "    if best == end:\n        break\n"
 _KEEP = "    new.append(best)\n"
@@ -252,7 +226,11 @@ _KEEP = "    new.append(best)\n"
 greedy_loop = Exercise(
     "greedy_loop",
     "The loop that writes",
-    (Part(1, "one token", _one_token), Part(1, "several tokens", _several_tokens), Part(1, "the end token", _with_end)),
+    (
+        Part(1, "one token", lambda answer, draw: _loop(answer, draw, 1, None)),
+        Part(1, "several tokens", lambda answer, draw: _loop(answer, draw, int(draw.integers(4, 9)), None)),
+        Part(1, "the end token", lambda answer, draw: _loop(answer, draw, 12, int(draw.integers(2, 7)))),
+    ),
     wrong=(
         Wrong(_READ.replace("prompt + new", "prompt") + _END + _KEEP + "return new", "Append each new", "never reads what it wrote"),
         Wrong(_READ + _KEEP + "return new", "as soon as the end token", "does not stop at the end token"),
