@@ -54,6 +54,22 @@ def row(id: str, shown: Shown, why: str) -> dict[str, Any]:
     return {"id": id, "says": claim.says, "verdict": claim.verdict, "shown": shown, "why": why}
 
 
+def in_words(row: dict[str, Any]) -> str:
+    """A row's result as a sentence: a claim that is false, and shown to be, reads 'your figures agree: it is false'."""
+    told = "cannot be checked as it stands" if row["verdict"] == "unverified" else f"is {row['verdict']}"
+    return {
+        "confirmed": f"your figures agree: it {told}",
+        "refuted": f"your figures disagree; the ledger says that it {told}",
+        "not-run": "your figures cannot decide",
+    }[row["shown"]]
+
+
+def rule_factor(header: Gguf) -> float:
+    """What the rule of `memory-is-size-times-two` says for a file: 2 at 16 bits a weight, 1.5 at 8, 1.2 at 4."""
+    bits = header.bits_per_weight
+    return 2.0 if bits > 12 else 1.5 if bits > 7 else 1.2
+
+
 def savings() -> dict[str, Any]:
     """`quant-q4-75-percent`: what a matrix of 4096 x 4096 saves against F16, from the block sizes."""
     sizes = {name: 1 - tensor_bytes(name, (4096, 4096)) / tensor_bytes("F16", (4096, 4096)) for name in ("Q4_0", "Q8_0", "Q5_1")}
@@ -73,7 +89,7 @@ def size_times_two(header: Gguf, measured: Sequence[dict[str, Any]], factor: flo
     if len({r["context"] for r in measured}) < 2:
         return row("memory-is-size-times-two", "not-run", "it takes two context lengths to see it")
     apart = max(ratios) / min(ratios) > 1.15 or any(abs(ratio - factor) / factor > 0.15 for ratio in ratios)
-    why = f"measured {min(ratios):.2f} to {max(ratios):.2f} times the file as the context grows, the rule says {factor:g}"
+    why = f"measured {min(ratios):.2f} to {max(ratios):.2f} times the weights as the context grows, the rule says {factor:g}"
     return row("memory-is-size-times-two", "confirmed" if apart else "refuted", why)
 
 

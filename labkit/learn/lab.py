@@ -100,7 +100,7 @@ def start(
     except MissingPart as error:
         missing = str(error)
     lab = Lab(name, parameters, session, missing)
-    print(lab.missing + "\nThis lab goes on with a recording." if lab.missing else _opened(session))  # noqa: T201
+    print(lab.missing + "\nThis lab goes on with a recording." if lab.missing else _opened(session, threads == 0))  # noqa: T201
     return lab
 
 
@@ -117,8 +117,9 @@ def choose_threads(session: Any) -> int:
     return measure.best_threads(session, Request(tokens=tokens, max_tokens=12, ignore_eos=True))
 
 
-def _opened(session: Any) -> str:
-    lines = [f"{session.model.name} is loaded: {session.threads} thread(s), context {session.context} tokens, {session.load_s:.2f} s."]
+def _opened(session: Any, measured: bool) -> str:
+    how = f"{session.threads} thread(s){', the fastest count in a short test' if measured else ''}"
+    lines = [f"{session.model.name} is loaded in {session.load_s:.2f} s: {how}, context {session.context} tokens."]
     if not session.has_vocabulary:
         lines.append("It has no vocabulary (a shape-true model): each byte of a text counts as a token, and its answers mean nothing.")
     elif not session.has_chat_template:

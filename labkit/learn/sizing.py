@@ -62,7 +62,16 @@ def family_rows(families: Sequence[tuple[str, str]], threads: int, context: int 
             header = inspect.read(ref.path)
             found = memory.growth(ref, context, "f16", threads, fill=UBATCH + 2, output_tokens=16, ubatch=UBATCH)
             predicted = footprint.predict(header, context, ubatch=UBATCH)
-        rows.append({"name": name, "type": type_name, **facts(model.name, type_name), **predicted.model_dump(), **found})
+        rows.append(
+            {
+                "name": name,
+                "label": f"{name} {type_name}",
+                "type": type_name,
+                **facts(model.name, type_name),
+                **predicted.model_dump(),
+                **found,
+            }
+        )
     return rows
 
 
@@ -88,7 +97,8 @@ def classes() -> list[dict[str, Any]]:
                 "parameters (B)": round(model.parameters / 1e9, 3),
                 "active (B)": round((model.active_parameters or model.parameters) / 1e9, 3),
                 "Q4_0 (GB)": round(header.tensor_bytes / 1e9, 2),
-                "KV (KiB/token)": round(footprint.kv_bytes_per_token(header) / 1024, 1),
+                "KV (kB/token)": round(footprint.kv_bytes_per_token(header) / 1e3, 1),
+                "window": f"{model.shape.sliding_window} tokens" if footprint.sliding_window(header) else "",
                 "licence": model.licence,
             }
         )
@@ -99,41 +109,49 @@ def draw_residual(rows: Sequence[dict[str, Any]], caption: str) -> Figure:
     """Predicted against measured memory, in MB, and below each pair what the prediction missed."""
     fig, ax = plots.figure(caption, width=8.5)
     predicted, measured = ([r[key] / MB for r in rows] for key in ("total_bytes", "measured_bytes"))
-    plots.predicted_measured(ax, [r["name"] for r in rows], predicted, measured, "memory in MB")
+    plots.predicted_measured(ax, [r.get("label", r["name"]) for r in rows], predicted, measured, "memory in MB")
+    files = [r["file_bytes"] / MB for r in rows if "file_bytes" in r]
+    if files:
+        ax.plot(range(len(files)), files, "_", color=plots.BLACK, ms=40, mew=2, label="weights in the file")
+        ax.legend(frameon=False)
     worst = max(abs(p / m - 1) for p, m in zip(predicted, measured, strict=True))
     ax.set_title(f"The arithmetic is within {worst:.0%} of the measurement", fontsize=10)
     return fig
 
 
 def draw_footprints(context: int, kv: str, names: Sequence[str], caption: str, budget_gb: float | None = None) -> Figure:
-    """Stacked memory of several models at Q4_0: weights, repacked copy, KV cache, compute, in GiB, with a budget line."""
+    """Stacked memory of several models at Q4_0: weights, repacked copy, KV cache, compute, in GB, with a budget line."""
     found = [footprint.predict(shape.header(catalog.get(name), "Q4_0"), context, kv) for name in names]
     parts = {
-        "weights": [(f.weights_bytes - f.repacked_bytes) / 2**30 for f in found],
-        "repacked copy": [f.repacked_bytes / 2**30 for f in found],
-        "KV cache": [f.kv_cache_bytes / 2**30 for f in found],
-        "compute": [f.compute_bytes / 2**30 for f in found],
+        "weights": [(f.weights_bytes - f.repacked_bytes) / 1e9 for f in found],
+        "repacked copy": [f.repacked_bytes / 1e9 for f in found],
+        "KV cache": [f.kv_cache_bytes / 1e9 for f in found],
+        "compute": [f.compute_bytes / 1e9 for f in found],
     }
     fig, ax = plots.figure(caption, width=8.5)
-    plots.stacked(ax, list(names), parts, "memory in GiB")
+    plots.stacked(ax, list(names), parts, "memory in GB")
     if budget_gb:
         ax.axhline(budget_gb, color=plots.RED, ls="--", lw=1.5)
         box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
-        ax.annotate(f"your budget, {budget_gb:g} GiB", (-0.45, budget_gb), va="center", color=plots.RED, bbox=box)
+        ax.annotate(f"your budget, {budget_gb:g} GB", (-0.45, budget_gb), va="center", color=plots.RED, bbox=box)
     ax.set_title(f"context {context:,} tokens, KV cache {kv}", fontsize=10)
     return fig
 
 
-def draw_roofline(rows: Sequence[dict[str, Any]], bandwidth_bytes_per_s: float, caption: str) -> Figure:
-    """Decode rate against the bytes that a token reads, both axes logarithmic; the line is the memory's ceiling."""
+def draw_roofline(rows: Sequence[dict[str, Any]], bandwidth: dict[str, Any], caption: str) -> Figure:
+    """Decode rate against the bytes that a token reads, both axes logarithmic; the line is the memory's ceiling.
+
+    `bandwidth`: median, low and high in bytes per second; the interval is the band around the line.
+    """
     fig, ax = plots.figure(caption)
     sizes = np.array([r["active_bytes"] / MB for r in rows])
     ax.plot(sizes, [r["decode_tokens_per_s"] for r in rows], "o", color=plots.BLUE, ms=7, label="measured")
     line = np.geomspace(sizes.min() * 0.7, sizes.max() * 1.4, 20)
-    ax.plot(line, bandwidth_bytes_per_s / MB / line, color=plots.RED, ls="--", label="ceiling: bandwidth / bytes read a token")
+    ax.plot(line, bandwidth["median"] / MB / line, color=plots.RED, ls="--", label="ceiling: bandwidth / bytes read a token")
+    ax.fill_between(line, bandwidth["low"] / MB / line, bandwidth["high"] / MB / line, color=plots.RED, alpha=0.15)
     for r in rows:
         ax.annotate(r["name"], (r["active_bytes"] / MB, r["decode_tokens_per_s"]), xytext=(5, -9), textcoords="offset points", fontsize=8)
-    _log(ax, "weights that one token reads, in MB", "decode, tokens per second")
+    _log(ax, "weights that one token reads, in MB (log scale)", "decode, tokens per second (log scale)")
     return fig
 
 
@@ -170,7 +188,7 @@ def candidates(bandwidth_bytes_per_s: float, efficiency: float, context: int = 4
             {
                 "name": model.name,
                 "type": kind,
-                "memory_gib": need.total_bytes / 2**30,
+                "memory_gb": need.total_bytes / 1e9,
                 "tokens_per_s": rate,
                 "quality": quality[0].value,
                 "benchmark": quality[0].benchmark,
@@ -183,13 +201,13 @@ def candidates(bandwidth_bytes_per_s: float, efficiency: float, context: int = 4
 
 
 def allowed(
-    rows: Sequence[dict[str, Any]], memory_gib: float, context: int, licences: Sequence[str], tokens_per_s: float
+    rows: Sequence[dict[str, Any]], memory_gb: float, context: int, licences: Sequence[str], tokens_per_s: float
 ) -> list[dict[str, Any]]:
     """The rows within all four limits; an empty tuple of licences allows any."""
     return [
         r
         for r in rows
-        if r["memory_gib"] <= memory_gib
+        if r["memory_gb"] <= memory_gb
         and r["context"] >= context
         and (not licences or r["licence"] in licences)
         and r["tokens_per_s"] >= tokens_per_s

@@ -175,10 +175,11 @@ def draw_choice(row: dict[str, Any], caption: str, temperature: float, top_p: fl
     ax.set_xlabel("probability (%)")
     ax.set_xlim(0, 112)
     left = int(np.where(choice.kept, _counts(row), 0).sum())
+    about = "about " if len(row["candidates"]) < left < row["vocabulary"] else ""  # among the others, whole bins are counted
     ax.set_title(
-        f"temperature {temperature:g}, top-p {top_p:g}, seed {seed}: about {left:,} of {row['vocabulary']:,} tokens stay", fontsize=10
+        f"temperature {temperature:g}, top-p {top_p:g}, seed {seed}: {about}{left:,} of {row['vocabulary']:,} tokens stay", fontsize=10
     )
-    ax.legend(frameon=False, loc="lower right")
+    ax.legend(frameon=False, loc="center right")
     return fig
 
 

@@ -233,7 +233,10 @@ for temperature in (0.5, 1.0, 2.0):
 #
 # ### Exercise 1: softmax
 # Write it yourself. Start with the two steps above, then divide by the temperature. For the last point, let it work for
-# scores such as 1,000 too; the check tells you how.
+# scores such as 1,000 too; the check tells you how. You may use a loop and `math.exp`, or NumPy: `np.array(logits)` can be
+# divided or subtracted as a whole, and `np.exp` works on all of it at once.
+#
+# The cell below an exercise is its check. It prints a sentence, and as its result the points you have reached.
 
 # %% tags=["exercise"] exercise="softmax"
 import numpy as np
@@ -445,7 +448,8 @@ ratio = np.median(waits[4 * sizes[0]]) / np.median(waits[sizes[0]])
 print(f"From {sizes[0]} to {4 * sizes[0]} prompt tokens, the wait became {ratio:.1f} times as long. Your guess: {my_guess_ratio:.1f} times.")
 
 # %% [markdown]
-# The wait grows about as the prompt grows. The pace hardly changes. So a long prompt costs you at the beginning, and a
+# The wait grows about as the prompt grows. The pace hardly changes. (On a busy machine the dots scatter. Then compare the
+# lowest dots: they were disturbed least.) So a long prompt costs you at the beginning, and a
 # long answer costs you at the end.
 #
 # ## 6. The KV cache: reading only once

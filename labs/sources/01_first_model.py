@@ -120,7 +120,7 @@ assert len(ax.lines[0].get_xdata()) == len(first.token_marks_ns or ())  # one li
 # Marks are in **nanoseconds** (ns): 1 second is 1,000,000,000 ns, or 1e9 ns. A single mark means nothing, because the clock
 # counts from some unknown moment. Only differences mean something.
 #
-# Try it by hand before you run the next cell. A request starts at 0 ms, and five tokens come at 400, 500, 600, 800 and
+# The next cell does it by hand; its output is printed below it. A request starts at 0 ms, and five tokens come at 400, 500, 600, 800 and
 # 900 ms. How many gaps are there? What are TTFT, TPOT and the decode rate?
 
 # %% tags=["nbval-check-output"]
@@ -586,7 +586,8 @@ print(f"{extra / tokens / 1000:.1f} kB for each token it can hold.")
 # - So "how much memory does it take?" has two answers. The **resident set** (RSS) counts every page that a process
 #   holds; the figures above are its growth. The **proportional set size** (PSS, on Linux) counts a page that two
 #   processes share by half for each. To add up several processes take PSS, or shared pages count twice.
-# - The **KV cache** is private, and its size is fixed when the context is made, not when it is filled. A long context
+# - The **KV cache** is private, and its size is fixed when the context is made, not when it is filled
+#   (the engine clears all of it at once, so all of it counts). A long context
 #   can cost as much as the model itself. Lab 02 computes it beforehand.
 #
 # ## 8. The record

@@ -54,9 +54,9 @@ def test_candidates_and_limits():
     rows = sizing.candidates(20e9, 0.5, context=4096)
     assert len(rows) > 8
     assert all(r["source"].startswith("https://") and r["tokens_per_s"] > 0 for r in rows)
-    few = sizing.allowed(rows, memory_gib=2, context=8000, licences=("Apache-2.0",), tokens_per_s=1)
+    few = sizing.allowed(rows, memory_gb=2, context=8000, licences=("Apache-2.0",), tokens_per_s=1)
     assert few
-    assert all(r["memory_gib"] <= 2 and r["licence"] == "Apache-2.0" for r in few)
+    assert all(r["memory_gb"] <= 2 and r["licence"] == "Apache-2.0" for r in few)
     assert sizing.allowed(rows, 0.01, 1, (), 0) == []
 
 

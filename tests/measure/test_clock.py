@@ -15,6 +15,7 @@ class Scripted:
     """Plays given chunks, for tests of the clock alone."""
 
     engine_name, engine_version, threads, load_s = "scripted", "0", 1, None
+
     def __init__(self, chunks, usage):
         self.settings = {}
         self.chunks, self._usage, self.calls = chunks, usage, 0

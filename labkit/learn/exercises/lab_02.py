@@ -7,7 +7,7 @@ from typing import Any
 
 from labkit.learn.check import Exercise, Part, Wrong, close, factor
 
-_BITS = "That is bits, or sixteen-bit weights counted as bytes: eight bits make a byte, so divide by 8."
+_BITS = "Your result is in bits. Eight bits make a byte: divide by 8."
 
 
 def _scaled(given: Any, right: float, likely: dict[float, str], otherwise: str) -> str | None:
@@ -134,7 +134,7 @@ def _rows(rng: Any) -> list[dict[str, Any]]:
     return [
         {
             "name": f"model-{chr(97 + n)}",
-            "memory_gib": round(float(rng.uniform(0.5, 8)), 2),
+            "memory_gb": round(float(rng.uniform(0.5, 8)), 2),
             "context": int(rng.choice([4096, 8192, 32768, 131072])),
             "tokens_per_s": round(float(rng.uniform(2, 40)), 1),
             "quality": float(q),
@@ -148,7 +148,7 @@ def _limits(rows: list[dict[str, Any]], rng: Any) -> dict[str, Any]:
     """Limits that some row meets exactly, so that 'at most' and 'at least' are tried at their edges."""
     kept = rows[int(rng.integers(len(rows)))]
     return {
-        "memory_gib": kept["memory_gib"],
+        "memory_gb": kept["memory_gb"],
         "context": kept["context"],
         "tokens_per_s": kept["tokens_per_s"],
         "licences": [kept["licence"], "MIT"],
@@ -157,7 +157,7 @@ def _limits(rows: list[dict[str, Any]], rng: Any) -> dict[str, Any]:
 
 def _best(rows: list[dict[str, Any]], limits: dict[str, Any], without: str = "") -> str:
     tests = {
-        "memory_gib": lambda r: r["memory_gib"] <= limits["memory_gib"],
+        "memory_gb": lambda r: r["memory_gb"] <= limits["memory_gb"],
         "context": lambda r: r["context"] >= limits["context"],
         "tokens_per_s": lambda r: r["tokens_per_s"] >= limits["tokens_per_s"],
         "licences": lambda r: r["licence"] in limits["licences"],
@@ -167,7 +167,7 @@ def _best(rows: list[dict[str, Any]], limits: dict[str, Any], without: str = "")
 
 
 _FORGOTTEN = {
-    "memory_gib": "The model you chose needs too much memory.",
+    "memory_gb": "The model you chose needs too much memory.",
     "context": "The model you chose offers too little context.",
     "tokens_per_s": "The model you chose is too slow.",
     "licences": "The licence of the model you chose is not among those allowed.",
@@ -187,7 +187,7 @@ def _chosen(answer: Any, rng: Any) -> str | None:
         return "Some model is allowed here: 'at most' and 'at least' include the limit itself."
     row = named[given]
     for name, broken in (
-        ("memory_gib", row["memory_gib"] > limits["memory_gib"]),
+        ("memory_gb", row["memory_gb"] > limits["memory_gb"]),
         ("context", row["context"] < limits["context"]),
         ("tokens_per_s", row["tokens_per_s"] < limits["tokens_per_s"]),
         ("licences", row["licence"] not in limits["licences"]),
@@ -199,7 +199,7 @@ def _chosen(answer: Any, rng: Any) -> str | None:
 
 def _nothing_fits(answer: Any, rng: Any) -> str | None:
     rows = _rows(rng)
-    limits = _limits(rows, rng) | {"memory_gib": 0.1}
+    limits = _limits(rows, rng) | {"memory_gb": 0.1}
     return None if answer([dict(r) for r in rows], **limits) == "none" else 'Nothing is allowed here: return "none".'
 
 
@@ -210,22 +210,22 @@ choose = Exercise(
     (
         Wrong('return max(rows, key=lambda r: r["quality"])["name"]', "The model you chose", "takes the best and ignores every limit"),
         Wrong(
-            'fits = [r for r in rows if r["memory_gib"] <= memory_gib and r["context"] >= context and r["tokens_per_s"] >= tokens_per_s]\n'
+            'fits = [r for r in rows if r["memory_gb"] <= memory_gb and r["context"] >= context and r["tokens_per_s"] >= tokens_per_s]\n'
             'return max(fits, key=lambda r: r["quality"])["name"] if fits else "none"',
             "licence",
             "forgets the licence",
         ),
         Wrong(
-            'fits = [r for r in rows if r["memory_gib"] < memory_gib and r["context"] > context]\n'
+            'fits = [r for r in rows if r["memory_gb"] < memory_gb and r["context"] > context]\n'
             'fits = [r for r in fits if r["tokens_per_s"] > tokens_per_s and r["licence"] in licences]\n'
             'return max(fits, key=lambda r: r["quality"])["name"] if fits else "none"',
             "include the limit itself",
             "leaves out what meets a limit exactly",
         ),
         Wrong(
-            'fits = [r for r in rows if r["memory_gib"] <= memory_gib and r["context"] >= context]\n'
+            'fits = [r for r in rows if r["memory_gb"] <= memory_gb and r["context"] >= context]\n'
             'fits = [r for r in fits if r["tokens_per_s"] >= tokens_per_s and r["licence"] in licences]\n'
-            'return min(fits, key=lambda r: r["memory_gib"])["name"] if fits else "none"',
+            'return min(fits, key=lambda r: r["memory_gb"])["name"] if fits else "none"',
             "higher quality",
             "takes the smallest instead of the best",
         ),

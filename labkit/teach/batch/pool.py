@@ -10,8 +10,10 @@ import contextlib
 import json
 import os
 import queue
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -22,7 +24,7 @@ from typing import IO, Any, NamedTuple, cast
 from labkit.core.errors import RunFailed
 from labkit.teach.batch.task import Limits, Task
 from labkit.teach.batch.tree import MARK, Tree
-from labkit.teach.batch.worker import environment
+from labkit.teach.batch.worker import SOCKETS, environment
 
 _SAMPLE_S = 0.2
 _START_S = 120.0
@@ -46,13 +48,14 @@ class Worker:
 
     def __init__(self) -> None:
         mark = uuid.uuid4().hex
+        self._sockets = tempfile.mkdtemp(prefix="lk-")
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "labkit.teach.batch.worker", str(os.getpid())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=environment({MARK: mark}),
+            env=environment({MARK: mark, SOCKETS: self._sockets}),
             start_new_session=True,  # Ctrl-C in the terminal is for the parent to handle
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
@@ -122,6 +125,7 @@ class Worker:
         self._process.wait()
         with contextlib.suppress(OSError):  # what a dead worker did not read any more
             self._input.close()
+        shutil.rmtree(self._sockets, ignore_errors=True)
 
     def _send(self, message: dict[str, Any]) -> None:
         with contextlib.suppress(OSError):  # a dead worker is noticed when its answer is awaited

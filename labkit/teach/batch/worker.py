@@ -26,6 +26,8 @@ from labkit.teach.batch.task import Task
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SCRATCH = ".scratch"
+SOCKETS = "LABKIT_BATCH_SOCKETS"  # a folder with a short path, for the kernels' sockets
+_SOCKET_PATH = 90  # bytes: the limit is 104 on macOS, 108 on Linux, and a suffix is added
 # executed by IPython at the start of each kernel: a kernel whose worker was killed must not live on
 _KERNEL_STARTUP = "import ctypes as _c, signal as _s\n_c.CDLL(None).prctl(1, int(_s.SIGKILL))\ndel _c, _s\n"
 
@@ -105,6 +107,7 @@ def _execute(task: Task, folder: Path) -> None:
         # papermill fills in {names} in paths
         f"{task.lab}.ipynb".replace("{", "{{").replace("}", "}}"),
         parameters=task.parameters,
+        config=_connection(task.run_id),
         progress_bar=False,
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )
@@ -141,6 +144,18 @@ def _kernel_environment(scratch: Path) -> dict[str, str]:
     return {"IPYTHONDIR": str(scratch / "ipython"), "JUPYTER_RUNTIME_DIR": str(scratch / "runtime")}
 
 
+def _connection(name: str) -> Any:
+    """Kernels talk over socket files. Over TCP, jupyter_client looks for free ports and lets them go again before the
+    kernel takes them: workers that start kernels at the same time then get each other's, in about one run of sixty.
+    """
+    from traitlets.config import Config
+
+    file = Path(os.environ[SOCKETS]) / f"{name[:8]}.json"
+    if sys.platform == "win32" or len(os.fsencode(file)) > _SOCKET_PATH:
+        return Config()
+    return Config({"KernelManager": {"transport": "ipc", "connection_file": str(file)}})
+
+
 def environment(mark: dict[str, str]) -> dict[str, str]:
     """What a worker's environment is made of; its kernels inherit it."""
     env = {**os.environ, "OMP_WAIT_POLICY": "passive", "JUPYTER_PREFER_ENV_PATH": "1", "JUPYTER_PLATFORM_DIRS": "1", **mark}
@@ -164,6 +179,8 @@ def _end() -> None:
             process.kill()
         except psutil.NoSuchProcess:
             continue
+    if SOCKETS in os.environ:
+        shutil.rmtree(os.environ[SOCKETS], ignore_errors=True)
     os._exit(0)
 
 
