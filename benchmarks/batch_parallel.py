@@ -37,8 +37,12 @@ def notebook(path: Path, *code: str) -> None:
 def labkit(*words: str) -> float:
     """Seconds of one labkit command."""
     start = time.perf_counter()
-    subprocess.run([Path(sys.executable).with_name("labkit"), *words], capture_output=True, check=True)
-    return time.perf_counter() - start
+    done = subprocess.run([Path(sys.executable).with_name("labkit"), *words], capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        bad = [line for line in done.stdout.splitlines() if '"status":"ok"' not in line]
+        raise RuntimeError("\n".join([*bad, done.stderr]))
+    return seconds
 
 
 def batch_parallel() -> str:
