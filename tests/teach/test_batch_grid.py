@@ -114,7 +114,7 @@ def test_a_row_that_one_lab_refuses_leaves_the_others(folder):
         ("labs: &a [my/own.ipynb]\ninclude: *a", "anchors"),
         ("labs: [my/own.ipynb", "line 1 is not YAML"),
         ("labs: [1]\n---\nlabs: [2]", "is not YAML"),
-        ("a: " + "[" * 5000, "is not YAML"),
+        ("a: " + "[" * 5000, "too deep for a grid"),
         ("labs: [my/own.ipynb]\ngrid: {seed: [" + "1, " * 200 + "], threads: [" + "1, " * 200 + "]}", "40000 rows"),
     ],
 )

@@ -73,8 +73,15 @@ def test_a_killed_worker_fails_its_run_and_the_batch_goes_on(desk):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_batch_that_is_ended_from_outside_leaves_nothing_running_and_resumes(desk, how):
-    desk.notebook(HANG_ONCE)
+def test_a_batch_that_is_ended_from_outside_leaves_nothing_running_and_resumes(desk, how, tmp_path, monkeypatch):
+    temporary = tmp_path / "t"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    # a server that a notebook starts, in a session of its own, is not to outlive the batch either
+    server = (
+        "import subprocess, sys\nchild = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)'], start_new_session=True)"
+    )
+    desk.notebook(server, "pathlib.Path(counter + f'.child{seed}').write_text(str(child.pid))", HANG_ONCE)
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, desk.folder / "own.ipynb", desk.counter, desk.out, "1", "2", "3"],
         stdout=subprocess.PIPE,
@@ -82,10 +89,14 @@ def test_a_batch_that_is_ended_from_outside_leaves_nothing_running_and_resumes(d
         text=True,
     )
     pids = running(desk, 2)
+    note = Path(f"{desk.counter}.child2")
+    until(lambda: note.is_file() and note.read_text())
+    pids.append(int(note.read_text()))
     parent.send_signal(how)
     stdout, stderr = parent.communicate(timeout=30)
     assert stdout.split() == ["ok"]
     until(lambda: not any(map(psutil.pid_exists, pids)), 20)
+    assert list(temporary.iterdir()) == []
 
     assert [(r.parameters["seed"], r.status) for r in desk.lines()] == [(1, "ok")]
     if how == signal.SIGINT:

@@ -23,6 +23,7 @@ from labkit.teach.batch import task as tasks_of
 from labkit.teach.batch.task import Limits, Task
 
 _MAX_ROWS = 10_000
+_MAX_DEPTH = 20
 _LAB = "lab"  # in include and exclude, the row's lab
 
 
@@ -134,8 +135,12 @@ def _plain(path: Path) -> Any:
             f"cannot read {path}: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}", "labkit batch GRID.yaml --out DIR"
         ) from error
     try:
+        depth = 0
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             line = event.start_mark.line + 1 if event.start_mark else 0
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _MAX_DEPTH:
+                raise BadInput(f"{path} line {line}: lists in lists in lists, too deep for a grid", "labkit batch --help")
             if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
                 raise BadInput(f"{path} line {line}: a grid has no anchors or aliases", "write the value out")
             tag = getattr(event, "tag", None)
@@ -143,10 +148,10 @@ def _plain(path: Path) -> Any:
                 raise BadInput(f"{path} line {line}: a grid has plain values only, not the tag {tag}", "remove the tag")
         _unique_keys(path, yaml.compose(text, Loader=yaml.SafeLoader))
         return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2024-13-45
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-45
         mark = getattr(error, "problem_mark", None)
         where = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or ("nested too deeply" if isinstance(error, RecursionError) else error)
+        problem = getattr(error, "problem", None) or error
         raise BadInput(f"{path}{where} is not YAML: {' '.join(str(problem).split())}", "mend that line") from error
 
 

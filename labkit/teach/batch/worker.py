@@ -20,6 +20,8 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
+import psutil
+
 from labkit.core.errors import LabkitError
 from labkit.teach.batch import task as tasks
 from labkit.teach.batch.task import Task
@@ -28,6 +30,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SCRATCH = ".scratch"
 SOCKETS = "LABKIT_BATCH_SOCKETS"  # a folder with a short path, for the kernels' sockets
 _SOCKET_PATH = 90  # bytes: the limit is 104 on macOS, 108 on Linux, and a suffix is added
+_ending = threading.Lock()
 # executed by IPython at the start of each kernel: a kernel whose worker was killed must not live on
 _KERNEL_STARTUP = "import ctypes as _c, signal as _s\n_c.CDLL(None).prctl(1, int(_s.SIGKILL))\ndel _c, _s\n"
 
@@ -35,11 +38,12 @@ _KERNEL_STARTUP = "import ctypes as _c, signal as _s\n_c.CDLL(None).prctl(1, int
 def main() -> None:
     """Serve tasks until standard input closes."""
     parent = int(sys.argv[1]) if len(sys.argv) > 1 else os.getppid()
-    signal.signal(signal.SIGTERM, lambda *_: _end())
     if sys.platform == "linux":
         import ctypes
 
-        ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))  # PR_SET_PDEATHSIG
+        # not SIGTERM: nbclient takes that over while a notebook runs, and leaves it at its default
+        signal.signal(signal.SIGUSR1, lambda *_: _end())
+        ctypes.CDLL(None).prctl(1, int(signal.SIGUSR1))  # PR_SET_PDEATHSIG
         if os.getppid() != parent:
             _end()  # the parent was gone before we could ask
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")  # not inherited by kernels
@@ -172,7 +176,8 @@ def _listen(stream: IO[str], lines: queue.Queue[str]) -> None:
 
 def _end() -> None:
     """Leave at once, and leave nothing running."""
-    import psutil
+    if not _ending.acquire(blocking=False):
+        return  # our input closed and the signal came, both: one of them is enough
 
     for process in psutil.Process().children(recursive=True):
         try:
