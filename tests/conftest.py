@@ -7,6 +7,7 @@ the run lists what was not tested. offline([...]) runs a command that can reach 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable
 
@@ -53,6 +54,9 @@ def offline(request: pytest.FixtureRequest) -> Callable[..., subprocess.Complete
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # a shell starts what it puts into the background with Ctrl-C ignored, and children inherit that: tests that send it want it heard
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[NOT_TESTED] = {}
 
 

@@ -53,6 +53,7 @@ def atomic(path: Path, mode: str = "wb") -> Iterator[IO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        Path(name).chmod(0o644)  # the temporary file is private, the finished one need not be
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
