@@ -113,7 +113,10 @@ def test_ctrl_c_is_130(command):
     running.stdout.read(1)  # it has begun
     time.sleep(0.3)
     running.send_signal(signal.SIGINT)
-    _out, err = running.communicate(timeout=60)
+    try:
+        _out, err = running.communicate(timeout=60)
+    finally:
+        running.kill()
     assert running.returncode == 130, err
     assert "Traceback" not in err
 
