@@ -46,15 +46,23 @@ def cache(*parts: str) -> Path:
 @contextmanager
 def atomic(path: Path, mode: str = "wb") -> Iterator[IO]:
     """Write a file whole or not at all: a temporary file in the same folder, renamed at the end."""
+    with atomic_path(path) as temporary, temporary.open(mode, encoding=None if "b" in mode else "utf-8") as file:
+        yield file
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """The same for a writer that wants a path: it writes to the temporary one, which is renamed at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)  # the temporary file is private, the finished one need not be
-        Path(name).replace(path)
+        temporary.chmod(0o644)  # the temporary file is private, the finished one need not be
+        temporary.replace(path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

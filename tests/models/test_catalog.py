@@ -6,16 +6,18 @@ import importlib.metadata
 import pytest
 
 from labkit import models
+from labkit.core import paths
 from labkit.core.errors import BadInput, MissingPart
-from labkit.models import catalog, shape
+from labkit.models import catalog, inspect, shape
 
 ROWS = list(catalog.load().values())
 
 
 @pytest.mark.parametrize("model", ROWS, ids=lambda m: m.name)
 def test_a_row_has_readable_sources_and_a_date(model):
-    assert model.source.startswith("https://")
-    assert model.licence_source.startswith("https://")
+    for source in (model.source, model.licence_source):
+        # the course's own model is described by files of this project
+        assert source.startswith("https://") or (model.bundled and paths.home().joinpath(source).is_file())
     assert datetime.date(2026, 1, 1) <= model.checked <= datetime.datetime.now(datetime.UTC).date() + datetime.timedelta(days=1)
     assert all(q.source.startswith("https://") for q in model.quality)
 
@@ -66,3 +68,11 @@ def test_unknown_and_absent_models():
 
 def test_size_classes():
     assert {m.size_class for m in ROWS if m.kind == "chat"} == {"micro", "small", "medium"}
+
+
+@pytest.mark.parametrize("model", [m for m in ROWS if m.bundled], ids=lambda m: m.name)
+def test_bundled_weights_are_the_ones_of_the_catalogue(model):
+    file = paths.data(model.bundled.file)
+    assert (file.stat().st_size, models.sha256_of(file)) == (model.bundled.bytes, model.bundled.sha256)
+    assert inspect.read(file).parameters == model.parameters
+    assert file.stat().st_size <= 24_000_000

@@ -1,0 +1,71 @@
+"""The optional stacks (extras) of pyproject.toml: is one here, and what to type when it is not. Nothing heavy is imported.
+
+LABKIT_WITHOUT=torch,mlx treats those as not installed, to see a lab as it looks on a machine without them.
+
+>>> missing("azure")  # doctest: +SKIP
+'azure-ai-ml is not installed; install it: make install SET=all, or: uv sync --inexact --extra azure'
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+from collections.abc import Iterable
+
+from labkit.core.errors import BadInput, MissingPart, nearest
+
+# the one table of extras: name -> what it imports, as (module, distribution)
+EXTRAS: dict[str, tuple[tuple[str, str], ...]] = {
+    "torch": (("torch", "torch"),),
+    "hf": (("torch", "torch"), ("transformers", "transformers"), ("accelerate", "accelerate"), ("safetensors", "safetensors")),
+    "mlx": (("torch", "torch"), ("transformers", "transformers"), ("mlx", "mlx"), ("mlx_lm", "mlx-lm")),
+    "azure": (("azure.ai.ml", "azure-ai-ml"),),
+}
+
+
+def names() -> list[str]:
+    return list(EXTRAS)
+
+
+def missing(name: str) -> str | None:
+    """None, or one sentence that ends with the install command. Raises BadInput for an unknown name."""
+    if name not in EXTRAS:
+        raise BadInput(f"no part named {name!r} ({nearest(name, EXTRAS)})", "labkit doctor")
+    hidden = name in os.environ.get("LABKIT_WITHOUT", "").split(",")
+    gone = [distribution for module, distribution in EXTRAS[name] if hidden or not _findable(module)]
+    if not gone:
+        return None
+    which = f"{'is' if len(gone) == 1 else 'are'} {'hidden by LABKIT_WITHOUT' if hidden else 'not installed'}"
+    return f"{' and '.join(gone)} {which}; install it: {install(name)}"
+
+
+def install(name: str) -> str:
+    """The command that gets an extra."""
+    return f"make install SET=all, or: uv sync --inexact --extra {name}"
+
+
+def version(name: str) -> str:
+    """Version of the package that an extra is named for: its last one that no smaller extra has."""
+    *_, distribution = (d for _, d in EXTRAS[name] if name == "torch" or d not in ("torch", "accelerate", "safetensors"))
+    return importlib.metadata.version(distribution)
+
+
+def require(*wanted: str) -> None:
+    """Raises MissingPart for the first extra that is not here."""
+    said = first_missing(wanted)
+    if said:
+        cause, _, command = said.partition("; install it: ")
+        raise MissingPart(cause, command)
+
+
+def first_missing(wanted: Iterable[str]) -> str | None:
+    """The sentence of the first extra that is not here, or None."""
+    return next((said for name in wanted if (said := missing(name))), None)
+
+
+def _findable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # a parent package is not there either
+        return False

@@ -1,0 +1,1 @@
+"""A model in, a smaller one out: block formats and conversions."""
