@@ -13,6 +13,8 @@ NAMES = {
     "threads_auto": "benchmarks.engines:threads_auto",
     "batch_rerun": "benchmarks.batch_rerun:batch_rerun",
     "batch_parallel": "benchmarks.batch_parallel:batch_parallel",
+    "ladder": "benchmarks.ladder:ladder",
+    "blocks_encode": "benchmarks.blocks:blocks_encode",
 }
 
 
