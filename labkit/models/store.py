@@ -9,7 +9,7 @@ from typing import Any
 from labkit import models
 from labkit.core import paths
 from labkit.core.errors import BadInput, nearest
-from labkit.models import catalog, inspect
+from labkit.models import catalog, inspect, pulled
 
 
 def listing() -> list[dict[str, Any]]:
@@ -57,21 +57,26 @@ def _expected(path: Path) -> tuple[str | None, str]:
     if beside.is_file():
         return beside.read_text(encoding="utf-8").split()[0].lower(), beside.name
     for model in catalog.load().values():
-        if model.package and path.name == model.package.file:
-            return model.package.sha256, "data/models.toml"
+        shipped = model.bundled or model.package
+        if shipped and path.name == Path(shipped.file).name:
+            return shipped.sha256, "data/models.toml"
     return None, ""
 
 
 def remove(name: str) -> list[dict[str, Any]]:
-    """Delete the shape-true files of a catalogue model from the cache; what went."""
-    model = catalog.get(name)
-    gone = []
-    for path in sorted(paths.cache("shapes").glob(f"{model.name}-shape-*.gguf")):
+    """Delete what the cache holds of a model: its shape-true files, and what was fetched under its name; what went.
+
+    Raises BadInput where there is nothing; the nearest name is suggested.
+    """
+    gone = pulled.remove(name)
+    for path in sorted(paths.cache("shapes").glob(f"{name.lower().replace('/', '--')}-shape-*.gguf")):
         gone.append({"path": str(path), "bytes": path.stat().st_size})
         path.unlink()
     if not gone:
         held = [p.name for p in paths.cache("shapes").glob("*.gguf")]
-        raise BadInput(f"no file of {model.name} in the cache ({nearest(model.name, held) if held else 'it is empty'})", "labkit cache")
+        held += [p.name for p in paths.cache("models").iterdir() if p.is_dir() and not p.name.startswith(".")]
+        known = nearest(name, held) if held else "it is empty"
+        raise BadInput(f"no file of {name} in the cache ({known})", "labkit cache")
     return gone
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from labkit import engines
-from labkit.core import recordings, results
+from labkit.core import extras, recordings, results
 from labkit.core.errors import BadInput, MissingPart
 from labkit.learn import lab as labs
 from labkit.learn import plots, sizing, widgets
@@ -45,6 +45,53 @@ def test_without_the_engine_the_recording_plays_and_says_so(tmp_path, monkeypatc
 def test_a_lab_refuses_bad_parameters(change, words, tmp_path):
     with pytest.raises(BadInput, match=words):
         labs.start("01_first_model", results_path=str(tmp_path / "r"), **(START | change))
+
+
+# -- a step, or a whole lab, that needs an optional part
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    header = {"date": "2026-01-01", "machine": {"cpu": "a processor", "cores": 4, "memory_bytes": 8 << 30}}
+    monkeypatch.setattr(recordings, "load", lambda name: (header, {"sum": [{"value": 7}]}))
+
+
+def test_a_step_whose_part_is_missing_plays_while_the_others_run(tmp_path, monkeypatch, capsys, recorded):
+    monkeypatch.setenv("LABKIT_WITHOUT", "hf")
+    lab = labs.start("01_first_model", results_path=str(tmp_path / "r.jsonl"), load=False, **START)
+    assert (lab.session, lab.missing, lab.model.name, lab.threads) == (None, None, "smollm2-135m", 1)
+    assert lab.step("first", lambda: [{"value": 1}]) == [{"value": 1}]
+    assert lab.step("sum", lambda: 1 / 0, needs="hf") == [{"value": 7}]
+    assert "transformers and accelerate and safetensors are hidden" in (said := capsys.readouterr().out)
+    assert "--extra hf" in said
+    assert lab.step("last", lambda: [{"value": 2}], needs="llamacpp") == [{"value": 2}]
+    assert [line["source"] for line in results.read(tmp_path / "r.jsonl")] == ["measured", "recorded", "measured"]
+    assert lab.caption("sum").startswith("RECORDED 2026-01-01")
+    assert lab.caption("first", "last").startswith("measured on")
+    assert lab.caption().startswith("sum: RECORDED 2026-01-01")
+    assert "the rest measured on" in lab.caption()
+    with pytest.raises(MissingPart, match=r"step 'other' .* has no recording, and .*--extra hf"):
+        lab.step("other", list, needs=("llamacpp", "hf"))
+
+
+def test_a_lab_whose_main_part_is_missing_plays_every_step(tmp_path, monkeypatch, capsys, recorded):
+    monkeypatch.setenv("LABKIT_WITHOUT", "azure,mlx")
+    lab = labs.start("01_first_model", results_path=str(tmp_path / "r.jsonl"), load=False, needs="mlx", **START)
+    assert "--extra mlx\nThis lab goes on with a recording." in capsys.readouterr().out
+    assert lab.source == "recorded"
+    assert lab.step("sum", lambda: 1 / 0) == [{"value": 7}]
+    assert lab.caption().startswith("RECORDED 2026-01-01")
+
+
+def test_extras_are_known_by_name(monkeypatch):
+    monkeypatch.setitem(extras.EXTRAS, "fiction", (("no_such_package.deep.inside", "no-such-package"),))
+    assert extras.missing("fiction") == (
+        "no-such-package is not installed; install it: make install SET=all, or: uv sync --inexact --extra fiction"
+    )
+    with pytest.raises(MissingPart, match="no-such-package is not installed — make install"):
+        extras.require("fiction")
+    with pytest.raises(BadInput, match="did you mean torch"):
+        extras.missing("torhc")
 
 
 # -- what lab 02 computes
