@@ -16,6 +16,7 @@ __all__ = ["Engine", "Scorer", "Session", "names", "open"]
 _MODULES = {
     "llamacpp": "labkit.engines.llamacpp",
     "openai": "labkit.engines.openai",
+    "mlx": "labkit.engines.mlx",
 }
 
 

@@ -39,7 +39,11 @@ class Session(Protocol):
 
 @runtime_checkable
 class Scorer(Protocol):
-    """A session that also gives tokens and logits."""
+    """A session that also gives tokens and logits.
+
+    It may also have `bos`, the token that the model wants in front of a text (None: none), and its `logits` may take
+    `start`, the first position whose scores are wanted: what comes before is computed and not given out.
+    """
 
     def tokenize(self, text: str) -> list[int]: ...
 

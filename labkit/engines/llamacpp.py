@@ -20,7 +20,7 @@ import numpy as np
 from labkit.core import machine
 from labkit.core.errors import BadInput, MissingPart, RunFailed
 from labkit.core.records import Chunk, Message, ModelRef, Request, Usage
-from labkit.engines import templates
+from labkit.engines import stops, templates
 from labkit.engines.options import LlamaOptions, parse
 from labkit.models import footprint, inspect
 
@@ -107,6 +107,12 @@ class LlamaSession:
         self.engine_version: str | None = ENGINE.version()
 
     @property
+    def bos(self) -> int | None:
+        """The token that this model wants in front of a text; None where it wants none."""
+        token = int(self.lib.llama_vocab_bos(self._vocab))
+        return token if token >= 0 and self.has_vocabulary and self.lib.llama_vocab_get_add_bos(self._vocab) else None
+
+    @property
     def settings(self) -> dict[str, Any]:
         return self.options.model_dump(include={"kv", "ubatch", "gpu_layers", "mmap"}) | {"context": self.context}
 
@@ -148,10 +154,8 @@ class LlamaSession:
         """The text that the model sees; plain texts one after another where it has no chat template."""
         if not self.has_chat_template:
             return templates.plain(messages)
-        bos, eos = (
-            self.token_text(t, special=True) if t >= 0 else ""
-            for t in (self.lib.llama_vocab_bos(self._vocab), self.lib.llama_vocab_eos(self._vocab))
-        )
+        ids = self.lib.llama_vocab_bos(self._vocab), self.lib.llama_vocab_eos(self._vocab)
+        bos, eos = (self.token_text(t, special=True) if t >= 0 else "" for t in ids)
         return templates.render(self.header.chat_template or "", messages, bos, eos)
 
     def prompt_tokens(self, request: Request) -> list[int]:
@@ -162,10 +166,9 @@ class LlamaSession:
                 raise BadInput(f"token {bad[0]} is outside the vocabulary of {self.n_vocab}", f"labkit inspect {self.model.path}")
             return list(request.tokens)
         text = request.prompt if request.messages is None else self.chat_prompt(request.messages)
-        add_bos = self.has_vocabulary and bool(self.lib.llama_vocab_get_add_bos(self._vocab))
-        if add_bos and (text or "").startswith(self.token_text(self.lib.llama_vocab_bos(self._vocab), special=True)):
-            add_bos = False  # the template wrote it already
-        return self.tokenize(text or "", special=request.messages is not None, bos=add_bos)
+        bos, text = self.bos, text or ""
+        written = bos is not None and text.startswith(self.token_text(bos, special=True))  # by the template
+        return self.tokenize(text, special=request.messages is not None, bos=bos is not None and not written)
 
     # -- generation
 
@@ -196,7 +199,7 @@ class LlamaSession:
                 count += 1
                 self._usage = self._usage.model_copy(update={"output_tokens": count})
                 held += decoder.decode(self._piece(token))
-                text, held, stopped = _cut(held, request.stop)
+                text, held, stopped = stops.cut(held, request.stop)
                 yield Chunk(text, 1)
                 if stopped:
                     reason = "stop"
@@ -254,8 +257,8 @@ class LlamaSession:
 
     # -- scoring
 
-    def logits(self, tokens: Sequence[int]) -> Iterator[np.ndarray]:
-        """Scores for the next token at every position: float32 [vocabulary] each, computed in steps of `ubatch`."""
+    def logits(self, tokens: Sequence[int], start: int = 0) -> Iterator[np.ndarray]:
+        """Scores for the next token at each position from `start` on: float32 [vocabulary] each, in steps of `ubatch`."""
         if not 0 < len(tokens) <= self.context:
             raise BadInput(f"{len(tokens)} tokens do not fit a context of {self.context}", "give fewer tokens")
         lib, step = self.lib, self.options.ubatch
@@ -264,15 +267,15 @@ class LlamaSession:
         lib.llama_memory_seq_rm(lib.llama_get_memory(self._scoring), 0, 0, -1)
         batch = lib.llama_batch_init(step, 0, 1)
         try:
-            for start in range(0, len(tokens), step):
-                part = tokens[start : start + step]
+            for first in range(0, len(tokens), step):
+                part = tokens[first : first + step]
                 batch.n_tokens = len(part)
                 for i, token in enumerate(part):
-                    batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, start + i, 1, 1
+                    batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.logits[i] = token, first + i, 1, first + i >= start
                     batch.seq_id[i][0] = 0
                 if lib.llama_decode(self._scoring, batch):
                     raise RunFailed(f"llama.cpp cannot score these tokens: {_last_error()}", "give fewer tokens")
-                for i in range(len(part)):
+                for i in range(max(0, start - first), len(part)):
                     yield np.ctypeslib.as_array(lib.llama_get_logits_ith(self._scoring, i), shape=(self.n_vocab,)).copy()
         finally:
             lib.llama_batch_free(batch)
@@ -307,15 +310,6 @@ class LlamaSession:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _cut(held: str, stops: Sequence[str]) -> tuple[str, str, bool]:
-    """(text to give out, text held back because it may begin a stop string, did a stop string end it?)."""
-    ends = [at for stop in stops if stop and (at := held.find(stop)) >= 0]
-    if ends:
-        return held[: min(ends)], "", True
-    longest = max((n for stop in stops for n in range(1, min(len(stop), len(held)) + 1) if held.endswith(stop[:n])), default=0)
-    return held[: len(held) - longest], held[len(held) - longest :], False
 
 
 def _last_error() -> str:

@@ -168,6 +168,18 @@ def factor(a: Any, b: Any) -> float | None:
     return top / bottom if bottom and math.isfinite(top) and math.isfinite(bottom) else None
 
 
+def likely_mistake(
+    given: Any, right: float, otherwise: str, *, values: Iterable[tuple[float, str]] = (), factors: Mapping[float, str] | None = None
+) -> str | None:
+    """None where `given` is right; else the hint of the mistake that leads to this value, or of the factor it is off by."""
+    if close(given, right):
+        return None
+    ratio = factor(given, right)
+    hints = [hint for value, hint in values if close(given, value)]
+    hints += [hint for times, hint in (factors or {}).items() if ratio is not None and close(ratio, times)]
+    return [*hints, otherwise][0]
+
+
 def same_order(a: Iterable[Any], b: Iterable[Any]) -> bool:
     """Whether two lists hold the same things in the same order."""
     try:

@@ -7,6 +7,7 @@ import shutil
 from typing import Any
 
 from labkit import engines, models, servers
+from labkit.core import extras
 from labkit.models import catalog
 
 # programs that some commands call: name -> (what for, how to get it)
@@ -30,6 +31,9 @@ def parts() -> list[dict[str, Any]]:
         found = shutil.which(name) or (shutil.which("g++") or shutil.which("clang++") if name == "c++" else None)
         rows.append(_part(name, "program", "found" if found else None, None if found else f"not on PATH: {purpose}", install))
     rows.append(_extra("nbgrader", "grading", "make run SET=all"))
+    for name in (n for n in extras.names() if n not in engines.names()):  # an engine has its row already
+        missing = extras.missing(name)
+        rows.append(_part(name, "extra", None if missing else extras.version(name), missing, extras.install(name)))
     return rows
 
 

@@ -20,7 +20,19 @@ from labkit.core.records import RunRecord
 from labkit.teach.batch.task import content_sha256
 
 # what decides a lab's figures
-_PACKAGES = ("llama-cpp-python", "xllamacpp", "numpy", "matplotlib", "ipykernel", "papermill")
+_PACKAGES = (
+    "llama-cpp-python",
+    "xllamacpp",
+    "numpy",
+    "matplotlib",
+    "ipykernel",
+    "papermill",
+    "huggingface-hub",
+    "azure-ai-ml",
+    "transformers",
+    "torch",
+    "mlx",
+)
 _ABSOLUTE = re.compile(r"(?:/[^/\s]+/|~/|[A-Za-z]:[\\/])[^\n]*$")
 _LOCAL = re.compile(r"(?:^|[\s\"'=(])(?:/(?:home|Users|root|tmp|mnt|srv|opt|var|private)/|~/|[A-Za-z]:[\\/])")
 
@@ -54,7 +66,6 @@ def record(run: RunRecord, results_path: Path, source_path: Path) -> Path:
         check(draft)
     with paths.atomic(target, "w") as file:
         file.write(text)
-    target.chmod(0o644)  # to be committed
     return target
 
 

@@ -82,7 +82,6 @@ def write(folder: Path, page: Path | None = None) -> Path:
     try:
         with paths.atomic(page, "w") as file:
             file.write(text)
-        page.chmod(0o644)  # to be handed round
     except OSError as error:
         raise BadInput(f"cannot write {page}: {error.strerror or error}", "free some space or choose another folder") from error
     return page

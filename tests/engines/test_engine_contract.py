@@ -10,11 +10,15 @@ from labkit import engines, measure, models, servers
 from labkit.core.errors import BadInput, MissingPart, RunFailed
 from labkit.core.records import Measurement, ModelRef, Request
 from labkit.engines import Engine, Scorer, Session
+from labkit.quant import folders
+
+# MLX computes on the CPU wherever there is no Mac's GPU, so it gets the course's small model; its own tests are beside this file
+MODELS = {"mlx": "stdlib-10m"}
 
 
 @pytest.fixture(scope="module", params=engines.names())
 def session(request):
-    loaded = engines.open(request.param).load(models.resolve("smollm2-135m"), context=512)
+    loaded = engines.open(request.param).load(models.resolve(MODELS.get(request.param, "smollm2-135m")), context=512)
     yield loaded
     loaded.close()
 
@@ -33,9 +37,10 @@ def test_a_record_is_complete_and_plausible(session):
     assert isinstance(found, Measurement)
     assert found.text.strip()
     assert 1 <= found.output_tokens <= 12
-    assert found.prompt_tokens > 10
+    assert found.prompt_tokens > 5
     assert found.ttft_s > 0
-    assert found.model_sha256 == models.sha256_of(session.model.path)
+    path = session.model.path
+    assert found.model_sha256 == (models.sha256_of(path) if path.is_file() else folders.digest(path))
     assert found.engine == session.engine_name
     assert found.finish_reason in ("stop", "length")
 

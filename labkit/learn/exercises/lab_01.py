@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from labkit.learn.check import Exercise, Part, Wrong, close, factor
+from labkit.learn.check import Exercise, Part, Wrong, close, likely_mistake
 
 _NANOSECONDS = "That is a thousand million times too large: the marks are nanoseconds. Divide by 1e9."
+_TTFT = "TTFT is the first token's mark minus start_ns, in seconds."
+_TPOT = "TPOT is the time from the first mark to the last, divided by the gaps."
+_FIRST = "Divide the first run by the median of the runs after it."
 _OTHER_UNITS = {
     1e9: _NANOSECONDS,
     1e3: "That is milliseconds. The answer is wanted in seconds: divide nanoseconds by 1e9.",
@@ -18,20 +21,6 @@ _OTHER_UNITS = {
 }
 _TIED = "A smaller count is tied when its median is not below the slowest repeat of the best one. Of those tied, take the fewest threads."
 _LUCKY = "One lucky repeat decided. Compare the median of all repeats of a count, not its best repeat and not their mean."
-
-
-def _hint(given: Any, right: float, likely: Sequence[tuple[float, str]], otherwise: str) -> str | None:
-    """None where it is right; else the hint of the likely mistake that gives this number, or of a wrong unit."""
-    if close(given, right):
-        return None
-    for value, hint in likely:
-        if close(given, value):
-            return hint
-    for times, hint in _OTHER_UNITS.items():
-        ratio = factor(given, right)
-        if ratio is not None and close(ratio, times):
-            return hint
-    return otherwise
 
 
 def _stream(rng: Any, tokens: int, even: bool = False) -> tuple[int, list[int]]:
@@ -55,8 +44,12 @@ def _ttft(tokens: int) -> Callable[[Any, Any], str | None]:
         ]
         if tokens > 1:
             likely.append(((marks[1] - marks[0]) / 1e9, "That is a gap between two tokens. TTFT begins with the request: start_ns."))
-        return _hint(
-            answer(start, list(marks)), (marks[0] - start) / 1e9, likely, "TTFT is the first token's mark minus start_ns, in seconds."
+        return likely_mistake(
+            answer(start, list(marks)),
+            (marks[0] - start) / 1e9,
+            _TTFT,
+            values=likely,
+            factors=_OTHER_UNITS,
         )
 
     return test
@@ -93,7 +86,13 @@ def _tpot(even: bool) -> Callable[[Any, Any], str | None]:
             (float(np.median(gaps)), "That is the median gap. TPOT is a mean: the whole time of writing, shared out over the gaps."),
             ((n - 1) / whole, "That is tokens per second. TPOT is the other way up: seconds per token."),
         ]
-        return _hint(answer(list(marks)), whole / (n - 1), likely, "TPOT is the time from the first mark to the last, divided by the gaps.")
+        return likely_mistake(
+            answer(list(marks)),
+            whole / (n - 1),
+            _TPOT,
+            values=likely,
+            factors=_OTHER_UNITS,
+        )
 
     return test
 
@@ -139,7 +138,7 @@ def _decode(short_wait: bool) -> Callable[[Any, Any], str | None]:
             (right / 1e9, "That is tokens per nanosecond. Turn the time into seconds first: divide it by 1e9."),
         ]
         otherwise = "Count the tokens after the first one, and divide by the seconds from the first mark to the last."
-        return _hint(answer(prompt, start, list(marks)), right, likely, otherwise)
+        return likely_mistake(answer(prompt, start, list(marks)), right, otherwise, values=likely, factors=_OTHER_UNITS)
 
     return test
 
@@ -188,7 +187,7 @@ def _first_run(kind: str) -> Callable[[Any, Any], str | None]:
             (float(np.median(rest)), "That is the median of the others. Divide the first run by it."),
             (first / rest[len(rest) // 2], "Put the runs in order before you take the middle."),
         ]
-        return _hint(answer([first, *rest]), right, likely, "Divide the first run by the median of the runs after it.")
+        return likely_mistake(answer([first, *rest]), right, _FIRST, values=likely, factors=_OTHER_UNITS)
 
     return test
 

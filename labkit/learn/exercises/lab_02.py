@@ -5,20 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from labkit.learn.check import Exercise, Part, Wrong, close, factor
+from labkit.learn.check import Exercise, Part, Wrong, close, likely_mistake
 
 _BITS = "Your result is in bits. Eight bits make a byte: divide by 8."
-
-
-def _scaled(given: Any, right: float, likely: dict[float, str], otherwise: str) -> str | None:
-    """None where it is right; else the hint for the factor by which it is off."""
-    if close(given, right):
-        return None
-    ratio = factor(given, right)
-    for times, hint in likely.items():
-        if ratio is not None and close(ratio, times):
-            return hint
-    return otherwise
 
 
 # -- the weights
@@ -33,7 +22,9 @@ def _weights(answer: Any, rng: Any) -> str | None:
         16 / bits: "That is the size at 16 bits a weight. Use bits_per_weight.",
         8.0 / bits: "That counts one byte a weight. Multiply by bits_per_weight and divide by 8.",
     }
-    return _scaled(answer(parameters, bits), parameters * bits / 8, likely, "Multiply the weights by their bits, and divide by 8.")
+    return likely_mistake(
+        answer(parameters, bits), parameters * bits / 8, "Multiply the weights by their bits, and divide by 8.", factors=likely
+    )
 
 
 weights_bytes = Exercise(
@@ -64,7 +55,7 @@ def _cache(bits: float) -> Callable[[Any, Any], str | None]:
             16 / bits: "That holds for a 16-bit cache only. Use bits.",
         }
         given = answer(layers, kv_heads, head_dim, bits)
-        return _scaled(given, right, likely, "Multiply: key and value, layers, KV heads, numbers a head, bits; divide by 8.")
+        return likely_mistake(given, right, "Multiply: key and value, layers, KV heads, numbers a head, bits; divide by 8.", factors=likely)
 
     return test
 
