@@ -157,7 +157,8 @@ def draw_curves(rows: Sequence[Row], my_guess_percent: float, caption: str) -> F
     ax.axhline(full * (1 + my_guess_percent / 100), color=plots.BLACK, ls=":", label="your guess for trained in, at the end")
     ax.set_xlabel("training steps")
     ax.set_ylabel("loss on held-out text (nats per byte)")
-    ax.set_ylim(bottom=0)
+    later = [r["loss"] for r in curves if r["step"] > 1]  # the first point, a blind guess, would press all others together
+    ax.set_ylim(0.9 * min(later), 1.1 * max(*later, full * (1 + my_guess_percent / 100)))
     seeds = len({r["seed"] for r in curves})
     ax.set_title(
         f"{seeds} seeds: mean, and a band from the lowest to the highest" if seeds > 1 else "one seed, so there is no band", fontsize=10

@@ -18,6 +18,7 @@ Limits: one-file models; types that need an importance matrix are refused.
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
@@ -45,6 +46,7 @@ TYPES = {
 # llama.cpp refuses these without statistics of a model's activations, because what it wrote would be useless
 NEEDS_IMATRIX = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ2_M", "IQ3_XXS", "IQ3_XS", "Q2_K_S")
 _ALIASES = {"Q3_K": "Q3_K_M", "Q4_K": "Q4_K_M", "Q5_K": "Q5_K_M", "FP16": "F16", "FP32": "F32"}
+_NOTED = {"name", "type", "source_name", "source_type", "source_sha256", "key", "sha256", "bytes", "bits_per_weight"}
 _FLOATS = ("F32", "F16", "BF16", "F64")
 
 
@@ -89,7 +91,7 @@ def source_type(ref: ModelRef) -> str:
     """
     note = provenance(ref.path)
     if note is None:
-        return next(iter(inspect.read(ref.path).types), "F32")
+        return next(iter(_header(ref.path, sha256_of(ref.path)).types), "F32")
     quantized = [kind for kind in (note["type"], note["source_type"]) if kind not in _FLOATS]
     return "-from-".join(quantized) or str(note["type"])
 
@@ -101,7 +103,7 @@ def provenance(path: Path) -> dict[str, Any] | None:
         found = json.loads(beside.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None  # not ours, or its note is broken: then nothing is known
-    return found if isinstance(found, dict) and {"name", "type", "source_type", "key", "bytes", "sha256"} <= found.keys() else None
+    return found if isinstance(found, dict) and found.keys() >= _NOTED else None
 
 
 def name_of(ref: ModelRef, type_name: str) -> str:
@@ -116,8 +118,7 @@ def to_f16(ref: ModelRef, progress: bool = True) -> ModelRef:
 
     Raises: as `quantize`.
     """
-    _check(ref)
-    if next(iter(inspect.read(ref.path).types), "") == "F16":
+    if next(iter(_check(ref).types), "") == "F16":
         return ref
     return quantize(ref, "F16", progress=progress).ref()
 
@@ -135,7 +136,7 @@ def quantize(ref: ModelRef, type_name: str, out: Path | None = None, progress: b
     kind = type_named(type_name)
     _check(ref)
     source, name = sha256_of(ref.path), name_of(ref, kind)
-    key = sha256(f"{source} {kind} {library_version()} 1".encode()).hexdigest()[:16]
+    key = sha256(f"{source} {kind} {library_version()} 2".encode()).hexdigest()[:16]
     kept = paths.cache("quantized") / f"{name}-{key[:8]}.gguf"
     if out is None:
         target = kept
@@ -149,7 +150,7 @@ def quantize(ref: ModelRef, type_name: str, out: Path | None = None, progress: b
         found = _valid(target, key)
         if found:
             return found
-        if target.exists() and provenance(target) is None:
+        if target != kept and target.exists() and provenance(target) is None:
             raise BadInput(f"{target} is there and was not made by labkit", "move it away, or choose another --out")
         copy_of = kept if target != kept and _valid(kept, key) else None
         try:
@@ -167,12 +168,22 @@ def quantize(ref: ModelRef, type_name: str, out: Path | None = None, progress: b
     return made
 
 
-def _check(ref: ModelRef) -> None:
+def _check(ref: ModelRef) -> inspect.Gguf:
     if ref.format != "gguf":
         raise BadInput(f"{ref.name} is {ref.format}; llama.cpp quantizes GGUF files", "give a GGUF file or a catalogue name: labkit models")
-    parts = inspect.read(ref.path).metadata.get("split.count", 1)
+    if not ref.path.is_file():
+        raise BadInput(f"no file {ref.path}", "labkit models")
+    header = _header(ref.path, sha256_of(ref.path))
+    parts = header.metadata.get("split.count", 1)
     if isinstance(parts, int) and parts > 1:
         raise BadInput(f"{ref.path} is one of {parts} parts of a model", "join them first: llama-gguf-split --merge")
+    return header
+
+
+@functools.lru_cache(maxsize=32)
+def _header(path: Path, digest: str) -> inspect.Gguf:
+    """A header is read once: a large vocabulary takes a while, and a ladder asks for every file's again and again."""
+    return inspect.read(path)
 
 
 def _valid(path: Path, key: str) -> Quantized | None:
@@ -180,15 +191,7 @@ def _valid(path: Path, key: str) -> Quantized | None:
     note = provenance(path)
     if not note or note["key"] != key or not path.is_file() or path.stat().st_size != note["bytes"] or sha256_of(path) != note["sha256"]:
         return None
-    header = inspect.read(path)
-    return Quantized(
-        path=path,
-        type=note["type"],
-        bytes=header.file_bytes,
-        bits_per_weight=header.bits_per_weight,
-        sha256=note["sha256"],
-        source_sha256=note["source_sha256"],
-    )
+    return Quantized(path=path, **{field: note[field] for field in Quantized.model_fields if field != "path"})
 
 
 def _make(ref: ModelRef, kind: str, target: Path, copy_of: Path | None, progress: bool) -> None:
@@ -215,6 +218,7 @@ def _describe(ref: ModelRef, kind: str, name: str, target: Path, key: str, besid
         "key": key,
         "sha256": sha256_of(target),
         "bytes": target.stat().st_size,
+        "bits_per_weight": inspect.read(target).bits_per_weight,
     }
     with paths.atomic(target.with_name(target.name + ".json"), "w") as file:
         file.write(results.dumps(note) + "\n")
