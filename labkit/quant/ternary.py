@@ -74,7 +74,7 @@ class Recipe:
 
 
 # a ternary layer's output grows with the mean size of its weights alone, so it starts from larger ones, and moves them faster
-RECIPES = {FULL: Recipe(1.5e-3, spread=3), TRAINED_IN: Recipe(2.5e-3, spread=6)}
+RECIPES = {FULL: Recipe(1.5e-3, spread=3), TRAINED_IN: Recipe(1.5e-3, spread=4)}
 
 
 def absmean(weights: Tensor) -> tuple[Tensor, Tensor]:

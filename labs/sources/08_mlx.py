@@ -191,7 +191,7 @@ ex.restore_group.check(restore_group, seed=seed)
 
 # %% [markdown]
 # The next plot shows the original weights of that group, the 16 values that a code can stand for (grey lines), and what comes back.
-# The red strokes are the errors: at most half a step.
+# The red strokes are the errors: half a step at most, except near the end of the range that the lines may not quite reach.
 #
 # Is the scale negative? About half of them are. MLX starts at the end of the range that is farther from zero, so that this largest weight comes
 # back exactly; and it moves the lines a little so that zero lies on one of them.
