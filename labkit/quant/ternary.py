@@ -49,7 +49,7 @@ FULL, TRAINED_IN, AFTERWARDS = "full precision", "ternary, trained in", "ternary
 FORMS = (FULL, TRAINED_IN, AFTERWARDS)
 TEXT = "opticks.txt"
 
-STEPS, QUICK_STEPS = 500, 200
+STEPS, QUICK_STEPS = 300, 200
 BATCH, WINDOW = 4, 128  # windows a step, bytes a window
 EVALUATE_EVERY = 50
 _CHUNK = 2048  # the text is cut into pieces of this many bytes; every tenth is held out
@@ -61,7 +61,7 @@ _SMALLEST = 1e-5  # as in the paper's code: no division by zero
 class Recipe:
     """How a form is trained: AdamW at `rate`, from first weights `spread` times as large as Llama's own (0.02, 0.01 behind a branch).
 
-    Both figures come from a small search for each form, so that neither is held back by the other's.
+    Both figures come from a small search for each form, by held-out loss, so that neither is held back by the other's.
     """
 
     rate: float
@@ -73,7 +73,7 @@ class Recipe:
         return self.rate * min((step + 1) / self.warm_up, 1.0) * (steps - step) / steps
 
 
-# a ternary layer's output grows with the mean size of its weights alone, so it starts from larger ones, and moves them faster
+# a weight of a ternary layer must cross a threshold before it counts, and the scale of all grows slowly: it starts from larger ones
 RECIPES = {FULL: Recipe(1.5e-3, spread=3), TRAINED_IN: Recipe(1.5e-3, spread=4)}
 
 

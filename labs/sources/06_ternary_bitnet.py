@@ -69,6 +69,7 @@ fig = ternary_view.draw_collapse(rows, my_guess_times, lab.caption("collapse"))
 assert len(fig.axes[0].patches) == len(rows)
 
 # %%
+import numpy as np
 import pandas as pd
 
 columns = ["bits_per_weight", "ternary_share", "perplexity", "kl_mean", "top1_agreement"]
@@ -221,7 +222,8 @@ for kind in ("TQ1_0", "TQ2_0", "Q4_0", "Q8_0", "F16"):
 # - **ternary, trained in**: BitLinear from the first step;
 # - **ternary, afterwards**: the full-precision weights, made ternary by the same BitLinear, at each point of the curve.
 #
-# Each form got the learning rate and the first weights that suited it best in a small search: ternary training likes both larger.
+# Each form got the learning rate and the spread of its first, random weights that suited it best in a small search. The rate came out the
+# same; the ternary form starts from weights that are a third larger.
 #
 # **Predict.** By how many percent will the loss of *trained in* lie above that of full precision, at the end?
 
@@ -245,7 +247,6 @@ for form, losses in found.items():
 # %% [markdown]
 # Both ternary models have the same format and the same size. One of them learned under it, the other did not.
 # Look at the red curve: its distance to the blue one grows while the full-precision model learns. What it learns is lost again in the rounding.
-# The first part of all curves is flat, because models learn which letters are frequent first, and only then to look back.
 #
 # Two limits of what you see here. The model and its text are tiny, and the training is short: the BitNet team reports that small models which train for long
 # stay behind full precision, and that the gap closes at about 3 billion weights. And training itself became no cheaper: it keeps the ordinary
