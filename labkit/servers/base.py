@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -46,9 +47,9 @@ def check_port(port: int) -> int:
 class Running:
     """A started server. Stop it, or use it as a context manager; it is also stopped when this process ends."""
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], url: str, log: Path) -> None:
-        self.name, self.process, self.url, self.log = name, process, url, log
-        self.base_url = f"{url}/v1"
+    def __init__(self, name: str, process: subprocess.Popen[bytes], url: str, log: Path, folder: Path, api: str = "/v1") -> None:
+        self.name, self.process, self.url, self.log, self.folder = name, process, url, log, folder
+        self.base_url = f"{url}{api}"
         atexit.register(self.stop)
 
     @property
@@ -81,7 +82,7 @@ class Running:
         return lines[-1][:300] if lines else "it wrote nothing"
 
     def stop(self, seconds: float = 10) -> None:
-        """SIGTERM to this pid, SIGKILL after `seconds`; returns when it is gone."""
+        """SIGTERM to this pid, SIGKILL after `seconds`; returns when it is gone, and its own folder with it."""
         atexit.unregister(self.stop)
         if self.alive():
             self.process.send_signal(signal.SIGTERM)
@@ -90,6 +91,7 @@ class Running:
         if self.alive():
             self.process.kill()
         self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Running:
         return self
@@ -103,6 +105,8 @@ class Server(ABC):
 
     name: str
     health = "/health"
+    api = "/v1"  # where its OpenAI API begins
+    own_folder = False  # does it get a temporary folder, deleted when it stops?
     start_seconds = 120.0
 
     @abstractmethod
@@ -116,6 +120,10 @@ class Server(ABC):
     def command(self, model: ModelRef, port: int, options: dict[str, Any]) -> list[str]:
         """The process to start: a list, no shell."""
 
+    def environment(self, port: int, folder: Path) -> dict[str, str]:
+        """What its process has in its environment beyond this one's. `folder` is there for a server with `own_folder`."""
+        return {}
+
     def start(self, model: ModelRef, port: int | None = None, **options: Any) -> Running:
         """Start it on `port` (None: a free one) and wait until it is healthy.
 
@@ -126,9 +134,11 @@ class Server(ABC):
         chosen = check_port(port) if port is not None else free_port()
         command = self.command(model, chosen, options)
         handle, log = tempfile.mkstemp(prefix=f"{self.name}-", suffix=".log", dir=paths.cache("logs"))
+        folder = Path(tempfile.mkdtemp(prefix=f"labkit-{self.name}-")) if self.own_folder else Path(log).with_suffix(".none")
+        surroundings = os.environ | self.environment(chosen, folder)
         with os.fdopen(handle, "wb") as out:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
-        running = Running(self.name, process, f"http://{HOST}:{chosen}", Path(log))
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=surroundings)
+        running = Running(self.name, process, f"http://{HOST}:{chosen}", Path(log), folder, self.api)
         try:
             running.wait(self.start_seconds, self.health)
         except BaseException:
