@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -20,6 +21,7 @@ import httpx
 from labkit.core import paths
 from labkit.core.errors import BadInput, MissingPart, RunFailed
 from labkit.core.records import ModelRef
+from labkit.servers import keeper
 
 HOST = "127.0.0.1"
 
@@ -47,10 +49,14 @@ def check_port(port: int) -> int:
 class Running:
     """A started server. Stop it, or use it as a context manager; it is also stopped when this process ends."""
 
-    def __init__(self, name: str, process: subprocess.Popen[bytes], url: str, log: Path, folder: Path, api: str = "/v1") -> None:
-        self.name, self.process, self.url, self.log, self.folder = name, process, url, log, folder
-        self.base_url = f"{url}{api}"
+    def __init__(self, server: Server, process: subprocess.Popen[bytes], url: str, log: Path, folder: Path | None) -> None:
+        self.name, self.process, self.url, self.log, self.folder = server.name, process, url, log, folder
+        self.base_url, self._health = f"{url}{server.api}", server.health
         atexit.register(self.stop)
+        self._keeper: subprocess.Popen[bytes] | None = None
+        if server.kept and os.name == "posix":
+            words = [sys.executable, "-I", keeper.__file__, str(os.getpid()), str(process.pid), *([str(folder)] if folder else [])]
+            self._keeper = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
 
     @property
     def pid(self) -> int:
@@ -59,17 +65,17 @@ class Running:
     def alive(self) -> bool:
         return self.process.poll() is None
 
-    def healthy(self, path: str = "/health") -> bool:
+    def healthy(self) -> bool:
         """Does it say that it is ready?"""
         try:
-            return httpx.get(self.url + path, timeout=2).status_code == 200
+            return httpx.get(self.url + self._health, timeout=2).status_code == 200
         except httpx.TransportError:
             return False
 
-    def wait(self, seconds: float, path: str = "/health") -> None:
+    def wait(self, seconds: float) -> None:
         """Until it is ready. Raises RunFailed, with the end of its log, where it died or took too long; it is stopped then."""
         end = time.monotonic() + seconds
-        while not self.healthy(path):
+        while not self.healthy():
             if not self.alive() or time.monotonic() > end:
                 why = "took too long to get ready" if self.alive() else f"ended with code {self.process.returncode}"
                 said = self.last_line()
@@ -82,7 +88,7 @@ class Running:
         return lines[-1][:300] if lines else "it wrote nothing"
 
     def stop(self, seconds: float = 10) -> None:
-        """SIGTERM to this pid, SIGKILL after `seconds`; returns when it is gone, and its own folder with it."""
+        """SIGTERM to this pid, SIGKILL after `seconds`, and to what it started; returns when it is gone, and its own folder with it."""
         atexit.unregister(self.stop)
         if self.alive():
             self.process.send_signal(signal.SIGTERM)
@@ -91,7 +97,13 @@ class Running:
         if self.alive():
             self.process.kill()
         self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._keeper:
+            keeper.end_group(self.pid, signal.SIGKILL)  # a killed server leaves its children
+            self._keeper.kill()
+            self._keeper.wait()
+            self._keeper = None
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def __enter__(self) -> Running:
         return self
@@ -107,6 +119,7 @@ class Server(ABC):
     health = "/health"
     api = "/v1"  # where its OpenAI API begins
     own_folder = False  # does it get a temporary folder, deleted when it stops?
+    kept = False  # does it outlive a killed parent, or its children a killed server? Then a keeper ends them
     start_seconds = 120.0
 
     @abstractmethod
@@ -124,6 +137,13 @@ class Server(ABC):
         """What its process has in its environment beyond this one's. `folder` is there for a server with `own_folder`."""
         return {}
 
+    def settings(self, options: dict[str, Any]) -> dict[str, str]:
+        """The same for its options, where they are given in the environment."""
+        return {}
+
+    def ready(self, running: Running, model: ModelRef, options: dict[str, Any]) -> None:  # noqa: B027 - most have nothing to do
+        """Called when it is healthy: what is done over its own API before it is given out."""
+
     def start(self, model: ModelRef, port: int | None = None, **options: Any) -> Running:
         """Start it on `port` (None: a free one) and wait until it is healthy.
 
@@ -133,15 +153,23 @@ class Server(ABC):
             raise MissingPart(why)
         chosen = check_port(port) if port is not None else free_port()
         command = self.command(model, chosen, options)
+        surroundings = os.environ | self.settings(options)
         handle, log = tempfile.mkstemp(prefix=f"{self.name}-", suffix=".log", dir=paths.cache("logs"))
-        folder = Path(tempfile.mkdtemp(prefix=f"labkit-{self.name}-")) if self.own_folder else Path(log).with_suffix(".none")
-        surroundings = os.environ | self.environment(chosen, folder)
-        with os.fdopen(handle, "wb") as out:
-            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=surroundings)
-        running = Running(self.name, process, f"http://{HOST}:{chosen}", Path(log), folder, self.api)
+        folder = Path(tempfile.mkdtemp(prefix=f"labkit-{self.name}-")) if self.own_folder else None
+        running = None
         try:
-            running.wait(self.start_seconds, self.health)
+            surroundings |= self.environment(chosen, folder or Path(log).parent)
+            with os.fdopen(handle, "wb") as out:
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=surroundings
+                )
+            running = Running(self, process, f"http://{HOST}:{chosen}", Path(log), folder)
+            running.wait(self.start_seconds)
+            self.ready(running, model, options)
         except BaseException:
-            running.stop()
+            if running:
+                running.stop()
+            elif folder:
+                shutil.rmtree(folder, ignore_errors=True)
             raise
         return running
