@@ -8,7 +8,7 @@ Each function returns what was seen of one claim of the ledger: confirmed, refut
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from labkit.facts.claims import in_words, row
@@ -21,9 +21,9 @@ _FOUR = ("Q4_0", "Q4_1", "Q4_K")
 _SIXTEEN = ("F32", "F16", "BF16")  # a tensor of these types was not quantized
 
 
-def half_a_byte(weights: float = 7e9) -> dict[str, Any]:
+def half_a_byte(weights: float = 7e9, bits_per_weight: Callable[[str], float] = blocks.bits_per_weight) -> dict[str, Any]:
     """`quant-int4-half-a-byte`: what do llama.cpp's 4-bit formats take, by their block sizes?"""
-    bits = {kind: blocks.bits_per_weight(kind) for kind in _FOUR}
+    bits = {kind: bits_per_weight(kind) for kind in _FOUR}
     why = ", ".join(f"{kind} {b:g} bits, {weights * b / 8e9:.2f} GB" for kind, b in bits.items())
     return row("quant-int4-half-a-byte", "confirmed" if min(bits.values()) > 4 else "refuted", why)
 

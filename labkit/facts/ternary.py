@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from labkit.facts.claims import row
@@ -35,9 +35,9 @@ def file_bits(rows: Rows) -> dict[str, Any]:
     return row("ternary-file-bits", "confirmed" if min(found) > 1.02 * energy.LOG2_3 else "refuted", why)
 
 
-def energy_factor() -> dict[str, Any]:
+def energy_factor(per_weight: Callable[[str], energy.Energy] = energy.per_weight) -> dict[str, Any]:
     """`ternary-energy-71-times`: arithmetic alone against arithmetic with reading the weights. Computed, not measured."""
-    sixteen, ternary = energy.per_weight("F16"), energy.per_weight("TQ2_0")
+    sixteen, ternary = per_weight("F16"), per_weight("TQ2_0")
     alone, all_of_it = sixteen.arithmetic_pj / ternary.arithmetic_pj, sixteen.total_pj / ternary.total_pj
     why = f"by arithmetic: operations alone {alone:.0f} times, with reading the weights {all_of_it:.1f} times (45 nm)"
     return row("ternary-energy-71-times", "confirmed" if all_of_it < 71.4 / 2 else "refuted", why)
