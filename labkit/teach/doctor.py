@@ -9,6 +9,7 @@ from typing import Any
 from labkit import engines, models, servers
 from labkit.core import extras
 from labkit.models import catalog
+from labkit.servers import runtimes
 
 # programs that some commands call: name -> (what for, how to get it)
 _PROGRAMS = {
@@ -22,6 +23,7 @@ def parts() -> list[dict[str, Any]]:
     """One row a part: name, kind, ready, version, missing (a sentence or None), install (a command or None)."""
     rows = [_row(name, "engine", engines.open(name)) for name in engines.names()]
     rows += [_row(name, "server", servers.open(name)) for name in servers.names()]
+    rows += runtimes.rows()
     for model in catalog.load().values():
         if model.package:
             here = models.known_path(model.name) is not None
