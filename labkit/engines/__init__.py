@@ -17,6 +17,9 @@ _MODULES = {
     "llamacpp": "labkit.engines.llamacpp",
     "openai": "labkit.engines.openai",
     "mlx": "labkit.engines.mlx",
+    "ortgenai": "labkit.engines.ortgenai",
+    "ollama": "labkit.engines.ollama",
+    "foundry": "labkit.engines.foundry",
 }
 
 

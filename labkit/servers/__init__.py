@@ -14,7 +14,11 @@ from labkit.servers.base import Running, Server
 __all__ = ["Running", "Server", "names", "open"]
 
 # the one table of servers: name -> module that holds SERVER
-_MODULES = {"llama_server": "labkit.servers.llama_server"}
+_MODULES = {
+    "llama_server": "labkit.servers.llama_server",
+    "ollama": "labkit.servers.ollama",
+    "foundry": "labkit.servers.foundry",
+}
 
 
 def names() -> list[str]:

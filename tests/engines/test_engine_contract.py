@@ -18,8 +18,10 @@ from labkit.quant import folders
 # what `cannot` may name, and what the test wants to see then
 PROPERTIES = {
     "tokens": "a prompt of token ids: it is refused",
+    "prompt": "a plain text without messages: it is refused",
     "ignore_eos": "to go on past the end of text: it is refused, or the text ends there all the same (ignored)",
     "cached_tokens": "to say how many prompt tokens came from the KV cache: it is None",
+    "keep_cache": "to keep the KV cache for the next request: it is refused, or nothing is taken from it (ignored)",
     "cold": "to forget the last prompt when keep_cache is not set: its tokens are counted as cached",
 }
 
@@ -40,13 +42,28 @@ class Way:
 
 
 PER_SERVER = {"context": 512, "parallel": 4}
-NO_TIES = "labkit's engine sends keep_cache only to a server that it started itself"
+NO_END = "Ollama's API has no such option"
+UNSAID = "Ollama does not say what its cache held"
+KEPT_APART = "labkit's engine sends keep_cache only to a server that it started itself"
+
+FOUNDRY = dict.fromkeys(("tokens", "prompt"), "its web service has /v1/chat/completions only") | {
+    "ignore_eos": "its web service has no such field; a whole session can go on: ignore_eos=True at loading",
+    "keep_cache": "its web service computes every request from the first token",
+}
 
 WAYS = [
     Way("llamacpp"),
     Way("openai"),
     Way("mlx", model="stdlib-10m"),  # MLX computes on the CPU where there is no Mac's GPU; its own tests are beside this file
-    Way("openai", "llama_server", options=PER_SERVER, cannot={"cold": NO_TIES}),
+    Way(
+        "ollama",
+        options={"context": 512, "own": True},
+        cannot={"tokens": "a prompt is a string", "ignore_eos": NO_END, "cached_tokens": UNSAID},
+    ),
+    Way("openai", "llama_server", options=PER_SERVER, cannot={"cold": KEPT_APART}),
+    Way("openai", "ollama", options=PER_SERVER, cannot={"tokens": "a prompt is a string", "ignore_eos": NO_END, "cached_tokens": UNSAID}),
+    Way("foundry", cannot=FOUNDRY),
+    Way("openai", "foundry", cannot=FOUNDRY),
 ]
 BY_NAME = {f"{way.engine}-{way.server}" if way.server else way.engine: way for way in WAYS}
 every_way = pytest.mark.parametrize("way", WAYS, ids=BY_NAME, scope="module", indirect=True)
@@ -165,8 +182,19 @@ def test_token_prompts_are_exact_or_refused(way, session):
 
 
 @every_way
+def test_a_plain_text_is_continued_or_refused(way, session):
+    request = Request(prompt="The capital of France is", max_tokens=4)
+    if "prompt" in way.cannot:
+        with pytest.raises((BadInput, RunFailed)):
+            measure.one(session, request)
+    else:
+        assert measure.one(session, request).output_tokens
+
+
+@every_way
 def test_a_benchmark_can_go_on_past_the_end_of_text_or_is_told_that_it_cannot(way, session):
-    request = Request(prompt="The end.", max_tokens=12, ignore_eos=True)
+    kind = {"max_tokens": 12, "ignore_eos": True}
+    request = Request.chat("The end.", **kind) if "prompt" in way.cannot else Request(prompt="The end.", **kind)
     if "ignore_eos" not in way.cannot:
         assert measure.one(session, request).output_tokens == 12
     elif way.server:  # the server drops the field without a word, so nothing changes
@@ -180,12 +208,18 @@ def test_a_benchmark_can_go_on_past_the_end_of_text_or_is_told_that_it_cannot(wa
 @every_way
 def test_a_kept_prefix_is_not_computed_again(way, session):
     first = Request.chat("Count from one to ten, please, slowly and in words.", max_tokens=2, keep_cache=True)
+    if "keep_cache" in way.cannot and not way.server:
+        with pytest.raises(BadInput, match="cache"):
+            measure.one(session, first)
+        return
     measure.one(session, first)
     again = measure.one(session, first)
     cold = measure.one(session, first.model_copy(update={"keep_cache": False}))
     if "cached_tokens" in way.cannot:
         assert again.cached_tokens is None
         assert again.prefill_tokens_per_s is None, "a rate whose token count is unknown"
+    elif "keep_cache" in way.cannot:
+        assert again.cached_tokens == 0
     else:
         assert again.cached_tokens >= again.prompt_tokens - 2
         assert (cold.cached_tokens > 0) == ("cold" in way.cannot)
