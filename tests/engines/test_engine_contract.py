@@ -42,8 +42,11 @@ class Way:
 
 
 PER_SERVER = {"context": 512, "parallel": 4}
-NO_END = "Ollama's API has no such option"
-UNSAID = "Ollama does not say what its cache held"
+OLLAMA = {
+    "tokens": "in its API a prompt is a string",
+    "ignore_eos": "its API has no such option",
+    "cached_tokens": "it has a prompt cache and does not say what it held",
+}
 KEPT_APART = "labkit's engine sends keep_cache only to a server that it started itself"
 
 FOUNDRY = dict.fromkeys(("tokens", "prompt"), "its web service has /v1/chat/completions only") | {
@@ -55,13 +58,10 @@ WAYS = [
     Way("llamacpp"),
     Way("openai"),
     Way("mlx", model="stdlib-10m"),  # MLX computes on the CPU where there is no Mac's GPU; its own tests are beside this file
-    Way(
-        "ollama",
-        options={"context": 512, "own": True},
-        cannot={"tokens": "a prompt is a string", "ignore_eos": NO_END, "cached_tokens": UNSAID},
-    ),
+    Way("ortgenai", model="stdlib-10m"),
+    Way("ollama", options={"context": 512, "own": True}, cannot=OLLAMA),
     Way("openai", "llama_server", options=PER_SERVER, cannot={"cold": KEPT_APART}),
-    Way("openai", "ollama", options=PER_SERVER, cannot={"tokens": "a prompt is a string", "ignore_eos": NO_END, "cached_tokens": UNSAID}),
+    Way("openai", "ollama", options=PER_SERVER, cannot=OLLAMA),
     Way("foundry", cannot=FOUNDRY),
     Way("openai", "foundry", cannot=FOUNDRY),
 ]
