@@ -14,7 +14,8 @@ from labkit.core.records import Chunk, ModelRef, Request, Usage
 class Session(Protocol):
     """A loaded model. One stream at a time; closing a stream's iterator early cancels it.
 
-    The attributes go into every record: `threads` and `load_s` are None where the engine does not say.
+    The attributes go into every record: `threads` and `load_s` are None where the engine does not say. It may also have
+    `refuses`, what of a Request it cannot do and answers with BadInput: "tokens", "ignore_eos".
     """
 
     model: ModelRef

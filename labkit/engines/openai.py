@@ -57,7 +57,7 @@ class OpenAISession:
         self._client = openai.OpenAI(base_url=url, api_key=options.api_key, timeout=options.timeout_s, max_retries=0)
         self._usage = Usage()
         try:
-            known = [m.id for m in self._client.models.list()]
+            known = [m.id.removesuffix(":latest") for m in self._client.models.list()]
         except openai.APIConnectionError as error:
             self.close()
             raise MissingPart(f"no server answers at {url} ({error})", "labkit serve MODEL, then pass its base_url as --url") from error

@@ -23,6 +23,12 @@ def requests(vocabulary: int, prompt_tokens: int, output_tokens: int, repeats: i
     ]
 
 
+def texts(prompt_tokens: int, output_tokens: int, repeats: int, seed: int = 1) -> list[Request]:
+    """The same for an engine that takes no ids: single letters, which are about a token each. The record has the real count."""
+    letters, rng = list("abcdefghijklmnopqrstuvwxyz"), np.random.default_rng(seed)
+    return [Request(prompt=" ".join(rng.choice(letters, prompt_tokens)), max_tokens=output_tokens) for _ in range(repeats)]
+
+
 def bench(
     engine: Engine,
     model: ModelRef,
@@ -35,7 +41,8 @@ def bench(
 ) -> list[Measurement]:
     """`repeats` measurements for each thread count (None: measure which is best and take it), warm-up excluded.
 
-    Thread counts run in turn on one loaded model where the engine can change them, else one after another.
+    Thread counts run in turn on one loaded model where the engine can change them. An engine that refuses prompts of token
+    ids gets text of about that length, and its answers may end before `output_tokens`; the records say what they had.
     """
     context = max(256, prompt_tokens + output_tokens + 8)
     session: Any = engine.load(model, context=context, **options)
@@ -44,7 +51,12 @@ def bench(
         if not hasattr(session, "set_threads"):
             if threads:
                 raise BadInput(f"engine {engine.name} cannot change its threads", "leave out --threads, or start the server with them")
-            rows = requests(vocabulary, prompt_tokens, output_tokens, repeats + 1)
+            refuses: frozenset[str] = getattr(session, "refuses", frozenset())
+            rows = (
+                texts(prompt_tokens, output_tokens, repeats + 1)
+                if "tokens" in refuses
+                else requests(vocabulary, prompt_tokens, output_tokens, repeats + 1)
+            )
             return [clock.one(session, r) for r in rows][1:]
         if not threads:
             threads = [clock.best_threads(session, requests(vocabulary, min(prompt_tokens, 64), 24, 1)[0])]

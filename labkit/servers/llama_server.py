@@ -13,13 +13,14 @@ import sys
 import threading
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from labkit.core import machine
-from labkit.core.errors import BadInput, nearest
+from labkit.core.errors import BadInput
 from labkit.core.records import ModelRef
 from labkit.models import footprint, inspect
 from labkit.servers.base import HOST, Server
+from labkit.servers.options import parse
 
 
 class Options(BaseModel):
@@ -45,14 +46,7 @@ class LlamaServer(Server):
         return None if self.missing() else importlib.metadata.version("xllamacpp")
 
     def command(self, model: ModelRef, port: int, options: dict[str, Any]) -> list[str]:
-        for name in options:
-            if name not in Options.model_fields:
-                raise BadInput(f"llama_server has no option {name!r} ({nearest(name, Options.model_fields)})", "labkit serve --help")
-        try:
-            chosen = Options(**options)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise BadInput(f"option {first['loc'][0]} of llama_server: {first['msg'].lower()}", "labkit serve --help") from None
+        chosen = parse(Options, self.name, options)
         if model.format != "gguf":
             raise BadInput(f"llama_server reads GGUF files, {model.name} is {model.format}", "labkit doctor")
         footprint.check_fits(inspect.read(model.path), chosen.context * chosen.parallel, "f16", 512)
