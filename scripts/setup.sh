@@ -166,6 +166,8 @@ case "${1:-}:${2:-default}" in
         system
         get_uv
         sync --all-extras --group test --group docs
+        .venv/bin/labkit runtimes install ollama >&2 ||
+            say "Ollama could not be installed (the lines above say why): its tests will fail."
         ;;
     docs:default)
         get_uv
