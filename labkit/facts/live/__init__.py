@@ -63,10 +63,10 @@ CHECKS: dict[str, Check] = {
     "ollama-quantize-create": Check(ollama_api.quantize, _API),
     "ollama-rest-option-typo": Check(ollama_api.unknown_option, _API),
     "ollama-modelfile-num-ctx": Check(ollama_api.num_ctx, _API),
-    "ollama-context-2048": Check(ollama_loading.default_context, _API),
+    "ollama-context-2048": Check(ollama_loading.default_context, (*_API, "ollama_defaults")),
     "ollama-num-gpu": Check(ollama_loading.num_gpu, _API),
     "ollama-memory-given-back": Check(ollama_loading.given_back, _API),
-    "ollama-model-stays-loaded": Check(ollama_loading.stays, _API),
+    "ollama-model-stays-loaded": Check(ollama_loading.stays, (*_API, "ollama_defaults")),
     "ollama-no-logprobs": Check(ollama_api.logprobs, _API),
     "ollama-json-only": Check(ollama_api.schema, _API),
     "ollama-serves-gguf": Check(ollama_api.file_format, _API),
@@ -108,6 +108,7 @@ CHECKS: dict[str, Check] = {
 # what the world may lack, and how to get it
 _GET = {
     "ollama_program": "Ollama is not here: labkit runtimes install ollama",
+    "ollama_defaults": "this Ollama has settings of its own; labkit claims --live starts one without",
     "foundry_alias": "the service was not asked for a model with an alias",
     "foundry_folder": "the model's folder is not known",
     "module foundry_local_sdk": f"Foundry Local's SDK is not installed; install it: {extras.install('foundry')}",

@@ -17,6 +17,9 @@ from labkit.facts.live.world import Seen, World, ask
 
 def default_context(world: World) -> Seen:
     """`ollama-context-2048`: the context of a model that says nothing about it."""
+    trained = ollama_api.trained_context(world)
+    if trained < 4096:
+        return None, f"the model was trained for {trained} tokens; it takes one of 4096"
     ollama_api.unload(world)
     ollama_api.generate(world, keep_alive="1m")
     row = ollama_api.loaded(world)
@@ -27,14 +30,16 @@ def default_context(world: World) -> Seen:
 
 def num_gpu(world: World) -> Seen:
     """`ollama-num-gpu`: bytes on the GPU with num_gpu 1 and with 99."""
+    ollama_api.unload(world)
+    ollama_api.generate(world, keep_alive="1m")
+    if not (ollama_api.loaded(world) or {}).get("size_vram"):
+        return None, "no layer went to a GPU here; it takes one that Ollama supports"
     sizes = []
     for layers in (1, 99):
         ollama_api.unload(world)
         ollama_api.generate(world, keep_alive="1m", options={"num_gpu": layers})
         sizes.append((ollama_api.loaded(world) or {}).get("size_vram", 0))
     ollama_api.unload(world)
-    if not sizes[1]:
-        return None, "no layer went to a GPU here; it takes one that Ollama supports"
     return sizes[0] < sizes[1] / 2, f"num_gpu 1 puts {sizes[0] / 1e6:.0f} MB on the GPU, 99 puts {sizes[1] / 1e6:.0f} MB"
 
 
@@ -42,6 +47,9 @@ def memory(world: World) -> Seen:
     """`memory-is-size-times-two`: what Ollama says it takes with a short and with a long context, against the file."""
     tags = ask(world.url("ollama") + "/api/tags").raise_for_status().json()["models"]
     file = next(row["size"] for row in tags if row["name"].removesuffix(":latest") == str(world.ollama_model).removesuffix(":latest"))
+    trained = ollama_api.trained_context(world)
+    if trained < 4096:
+        return None, f"the model was trained for {trained} tokens; it takes one of 4096"
     ratios = {}
     for context in (512, 4096):
         ollama_api.unload(world)

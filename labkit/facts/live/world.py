@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ import httpx
 
 # what a check saw: does it support the ledger's truth (None: it cannot be decided here), and a sentence that quotes it
 Seen = tuple[bool | None, str]
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # what moves a terminal's cursor
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class World:
     ollama_url: str | None = None
     ollama_model: str | None = None
     ollama_program: str | None = None
+    ollama_defaults: bool = False  # was it started without settings of its own?
     foundry_url: str | None = None
     foundry_model: str | None = None
     foundry_alias: str | None = None
@@ -103,7 +106,7 @@ def call(program: str, *words: str, seconds: float = 60, cwd: Path | None = None
         cwd=cwd,
         env={**os.environ, **environment},
     )
-    return done.returncode, (done.stdout + done.stderr).strip()
+    return done.returncode, _CONTROL.sub("", done.stdout + done.stderr).strip()
 
 
 def quote(text: str, length: int = 120) -> str:

@@ -1,0 +1,96 @@
+"""Claims decided on servers that are started for it: one at a time, on free ports, with stores of their own that go with them.
+
+The learner's own Ollama and what Foundry Local keeps are left alone.
+
+>>> for row in decide(["foundry-metrics", "quant-q8-lossless"], live_too=True):
+...     print(row["id"], row["shown"])
+quant-q8-lossless confirmed
+foundry-metrics confirmed
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from labkit import models, servers
+from labkit.core.errors import LabkitError
+from labkit.facts import claims, live
+from labkit.facts.live.world import World
+from labkit.servers import runtimes
+from labkit.servers.ollama import Ollama
+
+MODEL = "smollm2-135m"
+
+
+class _AsItComes(Ollama):
+    """Ollama with none of the settings that change what it does by default, neither labkit's nor the environment's."""
+
+    def settings(self, options: dict[str, Any]) -> dict[str, str]:
+        ours = dict.fromkeys(super().settings(options), "")  # Ollama takes an empty text as not set
+        return ours | {"OLLAMA_ORIGINS": "", "OLLAMA_NO_CLOUD": "1"}
+
+
+def decide(ids: Sequence[str] = (), live_too: bool = False, say: Callable[[str], None] | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of these claims (none: all), server by server; without `live_too` nothing is started.
+
+    Raises BadInput for an unknown id, before anything runs.
+    """
+    wanted = list(dict.fromkeys(claims.get(id).id for id in ids)) or list(claims.load())
+    found = runtimes.open("ollama").find()
+    here = World(ollama_program=found.path if found else None)
+    groups: dict[str | None, list[str]] = {None: [], **{name: [] for name in _STARTS}}
+    for id in wanted:
+        groups[live.server_of(id)].append(id)
+    yield from live.rows(groups.pop(None), here)
+    for name, some in groups.items():
+        if some:
+            yield from _with_server(str(name), some, here, say) if live_too else live.rows(some, here)
+
+
+def _with_server(name: str, ids: list[str], here: World, say: Callable[[str], None] | None) -> Iterator[dict[str, Any]]:
+    if say:
+        say(f"starting {name} for {len(ids)} claims")
+    started = _STARTS[name](here)
+    try:
+        world = started.__enter__()
+    except LabkitError as error:  # a part that is missing, or that does not start: the claims are not run, and the row says why
+        yield from (claims.row(id, "not-run", str(error)) for id in ids)
+        return
+    try:
+        yield from live.rows(ids, world)
+    finally:
+        started.__exit__(None, None, None)
+
+
+@contextmanager
+def ollama(here: World) -> Iterator[World]:
+    """A world with an Ollama as it comes, and the course's small chat model in it."""
+    ref = models.resolve(MODEL)
+    with _AsItComes().start(ref) as running:
+        yield dataclasses.replace(here, ollama_url=running.url, ollama_model=ref.name, ollama_defaults=True)
+
+
+@contextmanager
+def foundry(here: World) -> Iterator[World]:
+    """A world with Foundry Local's web service, and the same model as ONNX, converted once."""
+    from labkit.servers import foundry as service
+
+    server = servers.open("foundry")
+    ready = service.as_onnx(models.resolve(MODEL))
+    with server.start(ready) as running:
+        id = service.model_id(ready.name)
+        alias = id.removesuffix("-generic-cpu:1")
+        yield dataclasses.replace(here, foundry_url=running.url, foundry_model=id, foundry_alias=alias, foundry_folder=ready.path)
+
+
+@contextmanager
+def llama(here: World) -> Iterator[World]:
+    """A world with llama-server."""
+    with servers.open("llama_server").start(models.resolve(MODEL)) as running:
+        yield dataclasses.replace(here, llama_url=running.url)
+
+
+_STARTS = {"ollama": ollama, "foundry": foundry, "llama": llama}
