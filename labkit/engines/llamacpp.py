@@ -20,7 +20,7 @@ import numpy as np
 from labkit.core import machine
 from labkit.core.errors import BadInput, MissingPart, RunFailed
 from labkit.core.records import Chunk, Message, ModelRef, Request, Usage
-from labkit.engines import stops, templates
+from labkit.engines import stream, templates
 from labkit.engines.options import LlamaOptions, parse
 from labkit.models import footprint, inspect
 
@@ -161,10 +161,7 @@ class LlamaSession:
     def prompt_tokens(self, request: Request) -> list[int]:
         """The ids that a request puts in front of the model."""
         if request.tokens is not None:
-            bad = [t for t in request.tokens if not 0 <= t < self.n_vocab]
-            if bad:
-                raise BadInput(f"token {bad[0]} is outside the vocabulary of {self.n_vocab}", f"labkit inspect {self.model.path}")
-            return list(request.tokens)
+            return stream.check_ids(request.tokens, self.n_vocab, f"labkit inspect {self.model.path}")
         text = request.prompt if request.messages is None else self.chat_prompt(request.messages)
         bos, text = self.bos, text or ""
         written = bos is not None and text.startswith(self.token_text(bos, special=True))  # by the template
@@ -175,12 +172,7 @@ class LlamaSession:
     def stream(self, request: Request) -> Iterator[Chunk]:
         """One chunk a token. Raises BadInput where the prompt does not fit the context."""
         tokens = self.prompt_tokens(request)
-        if not tokens:
-            raise BadInput("the prompt is empty", 'give a text: labkit chat MODEL "Why is the sky blue?"')
-        if len(tokens) >= self.context:
-            raise BadInput(
-                f"the prompt has {len(tokens)} tokens, the context holds {self.context}", f"load it with context={2 * len(tokens)}"
-            )
+        stream.check_prompt(tokens, self.context)
         return self._generate(request, tokens)
 
     def _generate(self, request: Request, tokens: list[int]) -> Iterator[Chunk]:
@@ -199,7 +191,7 @@ class LlamaSession:
                 count += 1
                 self._usage = self._usage.model_copy(update={"output_tokens": count})
                 held += decoder.decode(self._piece(token))
-                text, held, stopped = stops.cut(held, request.stop)
+                text, held, stopped = stream.cut(held, request.stop)
                 yield Chunk(text, 1)
                 if stopped:
                     reason = "stop"
@@ -224,9 +216,7 @@ class LlamaSession:
 
     def _rewind(self, wanted: Sequence[int], length: int) -> int:
         """Keep the cached tokens that `wanted` starts with, drop the rest; at least one token is left to compute."""
-        same = 0
-        while same < min(len(wanted), len(self._cached), length - 1) and wanted[same] == self._cached[same]:
-            same += 1
+        same = stream.same_start(wanted, self._cached, length)
         if not self.lib.llama_memory_seq_rm(self._memory, 0, same, -1):
             same = 0  # a sliding window cannot be cut in the middle
             self.lib.llama_memory_seq_rm(self._memory, 0, 0, -1)
@@ -259,8 +249,7 @@ class LlamaSession:
 
     def logits(self, tokens: Sequence[int], start: int = 0) -> Iterator[np.ndarray]:
         """Scores for the next token at each position from `start` on: float32 [vocabulary] each, in steps of `ubatch`."""
-        if not 0 < len(tokens) <= self.context:
-            raise BadInput(f"{len(tokens)} tokens do not fit a context of {self.context}", "give fewer tokens")
+        stream.check_scored(tokens, self.context)
         lib, step = self.lib, self.options.ubatch
         if self._scoring is None:
             self._scoring = self._context(self.context, outputs=step)

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from labkit.core import machine
 from labkit.core.errors import BadInput
 from labkit.core.records import Chunk, Message, ModelRef, Request, Usage
-from labkit.engines import stops, templates
+from labkit.engines import stream, templates
 from labkit.engines.options import parse
 from labkit.quant import folders
 from labkit.quant import mlx as convert
@@ -151,10 +151,7 @@ class MlxSession:
     def prompt_tokens(self, request: Request) -> list[int]:
         """The ids that a request puts in front of the model."""
         if request.tokens is not None:
-            bad = [t for t in request.tokens if not 0 <= t < self.n_vocab]
-            if bad:
-                raise BadInput(f"token {bad[0]} is outside the vocabulary of {self.n_vocab}", "give ids of this model's tokenizer")
-            return list(request.tokens)
+            return stream.check_ids(request.tokens, self.n_vocab, "give ids of this model's tokenizer")
         text = (request.prompt if request.messages is None else self.chat_prompt(request.messages)) or ""
         start = self._tokenizer.bos_token
         written = bool(start) and text.startswith(start)  # the template wrote it already
@@ -165,12 +162,7 @@ class MlxSession:
     def stream(self, request: Request) -> Iterator[Chunk]:
         """One chunk a token. Raises BadInput where the prompt does not fit the context."""
         tokens = self.prompt_tokens(request)
-        if not tokens:
-            raise BadInput("the prompt is empty", 'give a text: labkit chat MODEL "Why is the sky blue?"')
-        if len(tokens) >= self.context:
-            raise BadInput(
-                f"the prompt has {len(tokens)} tokens, the context holds {self.context}", f"load it with context={2 * len(tokens)}"
-            )
+        stream.check_prompt(tokens, self.context)
         return self._generate(request, tokens)
 
     def _generate(self, request: Request, tokens: list[int]) -> Iterator[Chunk]:
@@ -194,7 +186,7 @@ class MlxSession:
                 count += 1
                 self._usage = self._usage.model_copy(update={"output_tokens": count})
                 held += decoder.step(plain, token) or ""
-                text, held, stopped = stops.cut(held, request.stop)
+                text, held, stopped = stream.cut(held, request.stop)
                 yield Chunk(text, 1)
                 if stopped:
                     reason = "stop"
@@ -215,9 +207,7 @@ class MlxSession:
 
     def _rewind(self, wanted: Sequence[int], length: int) -> int:
         """Keep the cached tokens that `wanted` starts with, drop the rest; at least one token is left to compute."""
-        same = 0
-        while same < min(len(wanted), len(self._cached), length - 1) and wanted[same] == self._cached[same]:
-            same += 1
+        same = stream.same_start(wanted, self._cached, length)
         if not same or not self._caches.can_trim_prompt_cache(self._cache):
             self._cache, self._cached = self._caches.make_prompt_cache(self._model), []
             return 0
@@ -232,8 +222,7 @@ class MlxSession:
 
     def logits(self, tokens: Sequence[int], start: int = 0) -> Iterator[np.ndarray]:
         """Scores for the next token at each position from `start` on: float32 [vocabulary] each."""
-        if not 0 < len(tokens) <= self.context:
-            raise BadInput(f"{len(tokens)} tokens do not fit a context of {self.context}", "give fewer tokens")
+        stream.check_scored(tokens, self.context)
         mx = self._mx
         cache = self._caches.make_prompt_cache(self._model)
         for first in range(0, len(tokens), 128):  # in steps, so that memory stays bounded

@@ -16,7 +16,7 @@ from labkit.core.errors import BadInput, nearest
 from labkit.core.records import ModelRef
 from labkit.models import inspect
 from labkit.models.inspect import Gguf, Tensor
-from labkit.quant import blocks
+from labkit.quant import blocks, tensors
 
 MOST = 1 << 18  # weights read of a tensor: enough for three digits, and quick
 SIXTEEN = ("F32", "F16", "BF16")  # a tensor of these types was not quantized
@@ -70,24 +70,8 @@ def pick(header: Gguf, name: str = "") -> Tensor:
 
 def read(header: Gguf, tensor: Tensor, most: int = MOST) -> Weights:
     """Decode whole rows of a tensor, at most about `most` weights. Raises BadInput for a type that cannot be decoded."""
-    row = tensor.shape[0]
-    count = max(1, min(tensor.shape[1], most // row))
-    data = np.fromfile(header.path, np.uint8, count * (tensor.bytes // tensor.shape[1]), offset=tensor.offset)
-    return Weights(tensor.name, tensor.type, _decode(tensor.type, data).reshape(count, row))
-
-
-def _decode(kind: str, data: np.ndarray) -> np.ndarray:
-    if kind == "F32":
-        return data.view("<f4")
-    if kind in blocks.KINDS:
-        return blocks.decode(kind, data)
-    from gguf import quants
-    from gguf.constants import GGMLQuantizationType
-
-    try:
-        return np.asarray(quants.dequantize(data, GGMLQuantizationType[kind]), np.float32)
-    except NotImplementedError as error:
-        raise BadInput(f"tensors of type {kind} cannot be decoded here", "-p model stdlib-10m") from error
+    count = max(1, min(tensor.shape[1], most // tensor.shape[0]))
+    return Weights(tensor.name, tensor.type, tensors.rows(header.path, tensor, count))
 
 
 def weights_rows(model: ModelRef, name: str, seed: int) -> list[dict[str, Any]]:

@@ -169,9 +169,9 @@ def factor(a: Any, b: Any) -> float | None:
 
 
 def likely_mistake(
-    given: Any, right: float, otherwise: str, *, values: Iterable[tuple[float, str]] = (), factors: Mapping[float, str] | None = None
+    given: Any, right: Any, otherwise: str, *, values: Iterable[tuple[Any, str]] = (), factors: Mapping[float, str] | None = None
 ) -> str | None:
-    """None where `given` is right; else the hint of the mistake that leads to this value, or of the factor it is off by."""
+    """None where `given` is right (a number, or numbers); else the hint of the mistake with this value, or of the factor it is off by."""
     if close(given, right):
         return None
     ratio = factor(given, right)

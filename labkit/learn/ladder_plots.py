@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from labkit.learn import ladder_words, ladders, plots
 from labkit.measure import compare
 
@@ -34,11 +36,9 @@ def draw(
 
     `front` adds the Pareto front and, in KL panels, grey links between neighbours that are tied.
     """
-    import matplotlib.pyplot as plt
-
     size = (5.2 * len(tables) + 1.2, 4.0 * len(figures) + 0.5) if len(tables) > 1 else (8.0, 4.3 * len(figures) + 0.3)
-    fig, axes = plt.subplots(len(figures), len(tables), figsize=size, layout="constrained", squeeze=False)
-    fig.supxlabel(caption, fontsize=8, color="0.35")
+    fig, axes = plots.figure(caption, *size, columns=len(tables), rows=len(figures))
+    axes = np.reshape(axes, (len(figures), len(tables)))
     for column, (name, rows) in enumerate(tables.items()):
         colours = _colours(rows)
         for line, figure in enumerate(figures):
@@ -56,7 +56,6 @@ def panel(ax: Axes, rows: Sequence[Row], figure: str, cost: str = "bits_per_weig
     """One figure of one ladder: a point a rung with its 95 % interval, ties, and the front where it is asked for."""
     ref = ladders.reference(rows)
     ax.set_yscale("log")
-    ax.spines[["top", "right"]].set_visible(False)
     ax.grid(alpha=0.25)
     kept = [r for r in rows if r is not ref] if figure == "kl_mean" else list(rows)
     top = OFF_SCALE * ref["perplexity"] if figure == "perplexity" else math.inf

@@ -9,16 +9,15 @@ in words is in `ladder_words`, how they are drawn in `ladder_plots`.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from labkit import engines
 from labkit.core import paths
-from labkit.core.records import ModelRef, Request
-from labkit.measure import clock, ladder, memory, quality
+from labkit.core.records import ModelRef
+from labkit.measure import ladder, logits, memory, quality
 from labkit.models import footprint, inspect
 from labkit.quant import gguf
 
@@ -35,11 +34,7 @@ ROW_BLOCK = 256  # weights in a block of a K-quant; a row that is no multiple of
 
 def files(ref: ModelRef, types: Sequence[str]) -> dict[str, ModelRef]:
     """The file of each rung, made where it is not in the cache yet."""
-    return {kind: _file(ref, kind) for kind in tqdm(types, desc=f"files of {ref.name}", leave=False)}
-
-
-def _file(ref: ModelRef, kind: str) -> ModelRef:
-    return gguf.to_f16(ref, progress=False) if kind == "F16" else gguf.quantize(ref, kind, progress=False).ref()
+    return {kind: gguf.as_type(ref, kind, progress=False) for kind in tqdm(types, desc=f"files of {ref.name}", leave=False)}
 
 
 def label(ref: ModelRef, kind: str) -> str:
@@ -82,31 +77,17 @@ def rung_rows(ref: ModelRef, types: Sequence[str], tokens: int, threads: int) ->
     rows = []
     for rung in rungs:
         row = rung.model_dump(mode="json", exclude={"decode_tokens_per_s", "memory_bytes", "path"})
-        gap = np.asarray(rung.nll) - base  # of the same tokens, so what is hard for both cancels
-        paired = {"log_ratio": float(gap.mean()), "log_ratio_stderr": float(gap.std() / np.sqrt(max(1, len(gap) - 1)))}
+        gap, error = logits.mean(np.asarray(rung.nll) - base)  # of the same tokens, so what is hard for both cancels
+        paired = {"log_ratio": gap, "log_ratio_stderr": error}
         rows.append(row | paired | {"model": ref.name, "label": label(ref, row["type"]), "source_type": source})
     return rows
 
 
 def speed_rows(ref: ModelRef, types: Sequence[str], threads: int, rounds: int = 3, output_tokens: int = 24) -> list[Row]:
-    """Decode rate of each rung, measured now and in turn: every round loads and times each file once, in alternating order."""
-    request = Request(tokens=tuple(range(40, 56)), max_tokens=output_tokens, ignore_eos=True)
-
-    def case(file: ModelRef) -> Callable[[], float | None]:
-        def timed() -> float | None:
-            session = engines.open("llamacpp").load(file, threads=threads, context=256)
-            try:
-                clock.one(session, request)  # the first run reads the file's pages
-                return clock.one(session, request).decode_tokens_per_s
-            finally:
-                session.close()
-
-        return timed
-
-    found = clock.ab({kind: case(file) for kind, file in files(ref, types).items()}, repeats=rounds, warmup=0, progress=True)
+    """Decode rate of each rung, measured now: see `ladder.speeds_of`."""
+    found = ladder.speeds_of(files(ref, types), threads, rounds, output_tokens)
     rows = []
-    for kind, rates in found.items():
-        middle = clock.spread(rates)
+    for kind, middle in found.items():
         rows.append({"model": ref.name, "type": kind, "tokens_per_s": None if middle is None else middle._asdict()})
     return rows
 

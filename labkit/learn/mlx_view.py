@@ -19,6 +19,7 @@ from labkit.core.records import Measurement, ModelRef, Request
 from labkit.learn import plots
 from labkit.models import inspect
 from labkit.quant import affine, blocks, hf, mlx
+from labkit.quant import tensors as stored
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -111,11 +112,7 @@ def matrices(path: Path, most_weights: int) -> Iterator[tuple[str, NDArray[np.fl
     wide = [t for t in known if t.shape[0] % _WIDTH == 0] or known
     every = max(1, round(sum(t.elements for t in wide) / most_weights))
     for tensor in wide:
-        width, height = tensor.shape
-        stored = np.memmap(path, np.uint8, "r", tensor.offset, (height, tensor.bytes // height))[::every]
-        raw = np.ascontiguousarray(stored)
-        flat = raw.view("<f4") if tensor.type == "F32" else blocks.decode(tensor.type, raw)
-        yield tensor.type, flat.astype(np.float32).reshape(-1, width)
+        yield tensor.type, stored.rows(path, tensor, every=every)
 
 
 def error_rows(path: Path, most_weights: int = 2_000_000) -> list[dict[str, Any]]:
@@ -166,12 +163,11 @@ def run_rows(ref: ModelRef, prompt: str, tokens: int = 16, repeats: int = 3) -> 
     """
     from labkit.quant import gguf
 
-    four = gguf.quantize(ref, "Q4_0")
     cases: list[tuple[str, str, ModelRef, dict[str, Any]]] = [
         ("MLX 4 bit, arithmetic in float16", "mlx", ref, {"compute": "file"}),
         ("MLX 4 bit, arithmetic in float32", "mlx", ref, {"compute": "float32"}),
         ("MLX unquantized, float32", "mlx", ref, {"bits": None, "compute": "float32"}),
-        ("llama.cpp Q4_0", "llamacpp", ModelRef(name=f"{ref.name}-Q4_0", path=four.path, format="gguf"), {}),
+        ("llama.cpp Q4_0", "llamacpp", gguf.as_type(ref, "Q4_0"), {}),
     ]
     rows = []
     for name, engine, model, options in cases:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labkit.measure import compare
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -18,13 +20,13 @@ BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, BLACK = (
 COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, BLACK, YELLOW)
 
 
-def figure(caption: str, width: float = 7.5, height: float = 4.2, columns: int = 1) -> tuple[Figure, Any]:
-    """A figure with its caption (where and how it was measured) below. One Axes, or an array of `columns`."""
+def figure(caption: str, width: float = 7.5, height: float = 4.2, columns: int = 1, rows: int = 1) -> tuple[Figure, Any]:
+    """A figure with its caption (where and how it was measured) below. One Axes, or an array of `rows` by `columns`."""
     import matplotlib.pyplot as plt
 
-    fig, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained")
+    fig, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained")
     fig.supxlabel(caption, fontsize=8, color="0.35")
-    for ax in np.atleast_1d(axes):
+    for ax in np.atleast_1d(axes).flat:
         ax.spines[["top", "right"]].set_visible(False)
         ax.grid(axis="y", alpha=0.25)
     return fig, axes
@@ -94,10 +96,7 @@ def stacked(ax: Axes, names: Sequence[str], parts: Mapping[str, Sequence[float]]
 
 def pareto(ax: Axes, rows: Sequence[Mapping[str, Any]], x: str, y: str, xlabel: str, ylabel: str) -> list[str]:
     """Points of (cost x, benefit y) and the front of those that nothing beats in both. Returns the front's names, cheap first."""
-    front: list[Mapping[str, Any]] = []
-    for row in sorted(rows, key=lambda r: (r[x], -r[y])):
-        if not front or row[y] > front[-1][y]:
-            front.append(row)
+    front = [kept["row"] for kept in compare.front([{"row": r, "cost": r[x], "loss": -r[y]} for r in rows], "cost", "loss")]
     ax.plot([r[x] for r in rows], [r[y] for r in rows], "o", color="0.65", ms=6)
     ax.step([r[x] for r in front], [r[y] for r in front], where="post", color=BLUE, lw=1)
     ax.plot([r[x] for r in front], [r[y] for r in front], "D", color=BLUE, ms=7, label="nothing is better in both")

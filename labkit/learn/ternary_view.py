@@ -19,7 +19,7 @@ from labkit.core.records import ModelRef, Request
 from labkit.learn import plots
 from labkit.measure import logits, quality
 from labkit.models import inspect
-from labkit.quant import blocks, energy, gguf
+from labkit.quant import blocks, energy, gguf, tensors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,7 +44,7 @@ def collapse_rows(names: Sequence[str], tokens: int, threads: int, context: int 
         ref = models.resolve(name)
         source = gguf.to_f16(ref, progress=False)
         for kind in ("F16", *energy.TERNARY):
-            file = source if kind == "F16" else gguf.quantize(ref, kind, progress=False).ref()
+            file = gguf.as_type(ref, kind, progress=False)
             header = inspect.read(file.path)
             found = quality.evaluate(file, tokens=tokens, context=context, against=None if kind == "F16" else source, threads=threads)
             about = {"model": ref.name, "type": kind, "bits_per_weight": header.bits_per_weight, "ternary_share": ternary_share(file)}
@@ -215,10 +215,7 @@ class Rounded(NamedTuple):
 
 def matrix(path: Path, name: str = "blk.1.ffn_up.weight") -> np.ndarray:
     """A matrix of a GGUF file as float32, decoded from whatever type it has. Raises KeyError where there is none of that name."""
-    from gguf import GGUFReader, dequantize
-
-    found = {t.name: t for t in GGUFReader(path).tensors}[name]
-    return np.asarray(dequantize(found.data, found.tensor_type), np.float32)
+    return tensors.rows(path, {t.name: t for t in inspect.read(path).tensors}[name])
 
 
 def rounded(weights: np.ndarray, scale: float, threshold: float) -> Rounded:

@@ -21,7 +21,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from labkit.core.errors import BadInput
-from labkit.measure import logits
+from labkit.measure import compare, logits
 
 _FORM = 'an item is {"id": …, "context": "…", "choices": ["…", "…"], "answer": 0}'
 
@@ -56,7 +56,7 @@ def accuracy(rows: Sequence[dict[str, Any]], key: str = "right") -> Accuracy:
     return Accuracy(right, n, right / n, low, high, float(np.mean([row["chance"] for row in rows])))
 
 
-def wilson(right: int, n: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(right: int, n: int, z: float = compare.Z) -> tuple[float, float]:
     """Interval of a share, sound also near 0 and 1 (Wilson 1927): (p + z²/2n ± z sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n)."""
     if not 0 <= right <= n or n < 1:
         raise BadInput(f"{right} of {n} is no share", "count the right answers again")

@@ -17,7 +17,7 @@ import functools
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
@@ -30,15 +30,14 @@ from labkit import engines
 from labkit.core import machine, paths, results
 from labkit.core.errors import BadInput
 from labkit.core.records import ModelRef, Record, Request
-from labkit.measure import clock, logits, quality
+from labkit.measure import clock, compare, logits, quality
 from labkit.models import footprint, inspect, sha256_of
 from labkit.quant import gguf
 
 DEFAULT_10 = ("F16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_1", "Q4_0", "Q3_K_M", "Q2_K", "TQ2_0")
 REPEATS = 3
-_SPEED = Request(tokens=tuple(range(40, 56)), max_tokens=24, ignore_eos=True)
+_SPEED = Request(tokens=tuple(range(40, 56)), ignore_eos=True)
 _SCHEMA = 1
-_Z = 1.96  # a 95 % interval is this many standard errors to each side
 
 
 class Rung(Record):
@@ -89,7 +88,7 @@ def climb(
     base = gguf.to_f16(ref, progress)
     files = {}
     for kind in tqdm(kinds, desc=f"files of {ref.name}", unit="rung", leave=False, disable=not progress):
-        files[kind] = base if kind == "F16" else gguf.quantize(ref, kind, progress=progress).ref()
+        files[kind] = base if kind == "F16" else gguf.as_type(ref, kind, progress)
     notes = {kind: _note(ref, kind, text, tokens, context) for kind in kinds}
     known = {kind: _read(notes[kind]) for kind in kinds}
     cached = {kind for kind, found in known.items() if found}
@@ -120,7 +119,9 @@ def tied(rungs: Sequence[Rung], figure: Literal["perplexity", "kl_mean"] = "perp
     for a, b in itertools.combinations(rungs, 2):
         gap = np.asarray(b.nll) - np.asarray(a.nll) if figure == "perplexity" else np.asarray(b.kl) - np.asarray(a.kl)
         mean, error = logits.mean(gap)
-        rows.append({"a": a.type, "b": b.type, "figure": figure, "difference": mean, "stderr": error, "tied": abs(mean) <= _Z * error})
+        rows.append(
+            {"a": a.type, "b": b.type, "figure": figure, "difference": mean, "stderr": error, "tied": abs(mean) <= compare.Z * error}
+        )
     return rows
 
 
@@ -154,19 +155,26 @@ def _score(
             _write(notes[kind], note)
 
 
-def _speeds(files: dict[str, ModelRef], threads: int | None, progress: bool) -> dict[str, float | None]:
-    """Median decode rate of each file, the files in turn."""
+def speeds_of(
+    files: Mapping[str, ModelRef], threads: int | None, repeats: int = REPEATS, output_tokens: int = 24, progress: bool = True
+) -> dict[str, clock.Spread | None]:
+    """Decode rate of each file, measured now and in turn: every round loads and times each file once, in alternating order."""
+    request = _SPEED.model_copy(update={"max_tokens": output_tokens})
 
     def timed(file: ModelRef) -> float | None:
         session = engines.open("llamacpp").load(file, context=256, **({"threads": threads} if threads else {}))
         try:
-            clock.one(session, _SPEED.model_copy(update={"max_tokens": 4}))  # the first run reads the file's pages
-            return clock.one(session, _SPEED).decode_tokens_per_s
+            clock.one(session, request.model_copy(update={"max_tokens": 4}))  # the first run reads the file's pages
+            return clock.one(session, request).decode_tokens_per_s
         finally:
             session.close()
 
     cases: dict[str, Callable[[], Any]] = {kind: functools.partial(timed, file) for kind, file in files.items()}
-    found = {kind: clock.spread(rates) for kind, rates in clock.ab(cases, REPEATS, warmup=0, progress=progress).items()}
+    return {kind: clock.spread(rates) for kind, rates in clock.ab(cases, repeats, warmup=0, progress=progress).items()}
+
+
+def _speeds(files: Mapping[str, ModelRef], threads: int | None, progress: bool) -> dict[str, float | None]:
+    found = speeds_of(files, threads, progress=progress)
     return {kind: middle.median if middle else None for kind, middle in found.items()}
 
 

@@ -18,7 +18,6 @@ Works with any session that is a Scorer. Memory stays bounded: scores are taken 
 from __future__ import annotations
 
 import itertools
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -166,9 +165,7 @@ def kept(source: Source, cut: Sequence[Sequence[int]], vocabulary: int, desc: st
     """The same logits, computed once and kept in a temporary file: a reference for many. Raises BadInput without space for it."""
     rows = [len(window) - 1 - len(window) // 2 for window in cut]
     folder, need = paths.cache("ladder"), 4 * vocabulary * sum(rows)
-    free = shutil.disk_usage(folder).free
-    if need > free:
-        raise BadInput(f"the reference's scores need {need / 1e6:,.0f} MB, {folder} has {free / 1e6:,.0f} MB free", "fewer --tokens")
+    paths.check_room(folder, need, "the file of the reference's scores", "fewer --tokens")
     with tempfile.TemporaryFile(dir=folder) as file:
         for number in tqdm(range(len(cut)), desc=desc, unit="window", leave=False, disable=not progress):
             for block in source(number):

@@ -9,7 +9,7 @@ from pathlib import Path
 from labkit.core import paths, results
 from labkit.core.errors import BadInput, MissingPart
 from labkit.core.records import ModelRef
-from labkit.models import catalog, pulled
+from labkit.models import catalog, formats, pulled
 
 __all__ = ["catalog", "known_path", "resolve", "sha256_of"]
 
@@ -42,7 +42,7 @@ def resolve(name_or_path: str | Path) -> ModelRef:
             f"the weights of {model.name} are not on this machine (huggingface.co/{model.hub})",
             f"give the path of a GGUF file, or: labkit models pull {model.name} · labkit models shape {model.name}",
         )
-    shipped = model.bundled or model.package
+    shipped = model.shipped
     digest = shipped.sha256 if shipped else None
     return ModelRef(name=model.name, path=file, format="gguf", sha256=digest, licence=model.licence)
 
@@ -61,27 +61,19 @@ def _file(path: Path) -> ModelRef:
         raise BadInput(f"no file {path}", "labkit models")
     inspect.read(path)
     for model in catalog.load().values():
-        shipped = model.bundled or model.package
+        shipped = model.shipped
         if shipped and path.name == Path(shipped.file).name and path.stat().st_size == shipped.bytes:
             return ModelRef(name=model.name, path=path.resolve(), format="gguf", licence=model.licence)
     return ModelRef(name=path.stem, path=path.resolve(), format="gguf")
 
 
 def _folder(path: Path) -> ModelRef:
-    kinds = {"genai_config.json": "onnx-genai", "config.json": "hf"}
-    for marker, kind in kinds.items():
-        if (path / marker).is_file():
-            kind = "mlx" if kind == "hf" and _is_mlx(path / marker) else kind
-            return ModelRef(name=path.name, path=path.resolve(), format=kind)
-    raise BadInput(f"{path} holds no model ({' or '.join(kinds)} is missing)", "give a GGUF file, or a folder that holds a model")
-
-
-def _is_mlx(config: Path) -> bool:
-    """mlx-lm notes its quantization under a key of its own."""
-    try:
-        return "quantization" in json.loads(config.read_text(encoding="utf-8"))
-    except (ValueError, TypeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{config} is not JSON", "download or convert the model again") from error
+    kind = formats.of_folder(path)
+    if kind is None:
+        raise BadInput(
+            f"{path} holds no model ({' or '.join(formats.MARKERS)} is missing)", "give a GGUF file, or a folder that holds a model"
+        )
+    return ModelRef(name=path.name, path=path.resolve(), format=kind)
 
 
 def sha256_of(path: Path) -> str:

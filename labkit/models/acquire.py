@@ -69,6 +69,7 @@ def pull(
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(pulled.lock_of(name, source)):
         verified = _fetched(taken, found, folder, endpoint)
+        stated = {one.path: one.digest for one in found.files}
         manifest = Manifest(
             name=name,
             source=source,
@@ -76,7 +77,7 @@ def pull(
             revision=found.revision,
             licence=licence,
             licence_url=found.licence_url,
-            files=tuple(_described(folder, path, how) for path, how in sorted(verified.items())),
+            files=tuple(_described(folder, path, how, stated.get(path)) for path, how in sorted(verified.items())),
         )
         _drop_others(folder, manifest)
         pulled.write(folder, manifest)
@@ -115,9 +116,11 @@ def _same(before: Manifest, found: Found) -> bool:
     return all(http.digest_of(folder / one.path, "sha256") == one.sha256 for one in before.files)
 
 
-def _described(folder: Path, path: str, how: str) -> PulledFile:
+def _described(folder: Path, path: str, how: str, digest: str | None) -> PulledFile:
     file = folder / path
-    return PulledFile(path=path, bytes=file.stat().st_size, sha256=http.digest_of(file, "sha256"), verified_by=how)
+    # what was just compared with its sha256 need not be read again
+    sha256 = str(digest).partition(":")[2].lower() if how == "sha256" else http.digest_of(file, "sha256")
+    return PulledFile(path=path, bytes=file.stat().st_size, sha256=sha256, verified_by=how)
 
 
 def _drop_others(folder: Path, manifest: Manifest) -> None:

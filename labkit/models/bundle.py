@@ -29,7 +29,7 @@ from labkit.core.errors import BadInput
 from labkit.core.records import Record, now
 from labkit.models import pulled, safety
 from labkit.models.pulled import Manifest, PulledFile
-from labkit.models.streams import Watched, bar_of, check_room, digest_of
+from labkit.models.streams import Watched, bar_of, check_room, hash_of
 
 MANIFEST = "MANIFEST.json"
 _BLOCK = 1 << 20
@@ -75,7 +75,7 @@ def pack(names: Sequence[str], out: Path, wheels: Path | None = None, images: Se
     members = []
     with bar_of(3 * size, "bundle") as bar:
         for inside, (path, kind) in sorted(files.items()):
-            members.append(Member(path=inside, kind=kind, bytes=path.stat().st_size, sha256=digest_of(path.open("rb"), bar)))
+            members.append(Member(path=inside, kind=kind, bytes=path.stat().st_size, sha256=hash_of(path.open("rb"), bar).hexdigest()))
         contents = Contents(made=now(), labkit=importlib.metadata.version("labkit"), models=described, members=tuple(members))
         with paths.atomic_path(out) as temporary:
             with tarfile.open(temporary, "w", format=tarfile.PAX_FORMAT) as archive:
@@ -83,11 +83,13 @@ def pack(names: Sequence[str], out: Path, wheels: Path | None = None, images: Se
                 for member in members:
                     with files[member.path][0].open("rb") as file:
                         _add(archive, member.path, file, bar, member)
-            seal = _SEAL + digest_of(temporary.open("rb"), bar).encode()
+            whole = hash_of(temporary.open("rb"), bar)
+            seal = _SEAL + whole.hexdigest().encode()
             with temporary.open("ab") as file:
                 file.write(seal)
+            whole.update(seal)
     licences = sorted({manifest.licence or "none stated" for manifest in described.values()})
-    return {"path": str(out), "sha256": models.sha256_of(out), "bytes": out.stat().st_size, "licence": ", ".join(licences) or None}
+    return {"path": str(out), "sha256": whole.hexdigest(), "bytes": out.stat().st_size, "licence": ", ".join(licences) or None}
 
 
 def unpack(bundle: Path, into: Path | None = None) -> list[dict[str, Any]]:
@@ -217,7 +219,7 @@ def _extract_checked(bundle: Path, contents: Contents, folder: Path) -> None:
                 if source is None or info.size != member.bytes:
                     raise BadInput(f"{info.name} in {bundle.name} has {info.size} bytes, not {member.bytes}", "copy the bundle again")
                 with target.open("wb") as file:
-                    found = digest_of(source, bar, file)
+                    found = hash_of(source, bar, file).hexdigest()
                 if found != member.sha256:
                     raise BadInput(f"{info.name} in {bundle.name} is damaged: its sha256 is not the manifest's", "copy the bundle again")
     except (tarfile.TarError, EOFError) as error:

@@ -108,6 +108,11 @@ class Model(_Row):
     text: str = Field("opticks.txt", description="file in data/evaluation/ that suits its perplexity")
 
     @property
+    def shipped(self) -> Bundled | Package | None:
+        """The weights that need no download: in data/, or in a package."""
+        return self.bundled or self.package
+
+    @property
     def size_class(self) -> str:
         """Micro 0.1-1.4 B, small 1.5-13.9 B, medium 14-30 B parameters; '' outside."""
         billions = self.parameters / 1e9

@@ -44,18 +44,10 @@ class Tensor(Record):
         return count
 
 
-class Gguf(Record):
-    """A file's header."""
+class Sizes(Record):
+    """What follows from a table of tensors, each with its `elements` and `bytes`."""
 
-    path: Path
-    version: int
-    file_bytes: int
-    metadata: dict[str, Any]
-    tensors: tuple[Tensor, ...]
-
-    @property
-    def architecture(self) -> str:
-        return str(self.metadata.get("general.architecture", ""))
+    tensors: tuple[Any, ...]
 
     @cached_property
     def parameters(self) -> int:
@@ -67,7 +59,22 @@ class Gguf(Record):
 
     @property
     def bits_per_weight(self) -> float:
+        """All bytes of all tensors over all weights, scales and what stayed unquantized included."""
         return 8 * self.tensor_bytes / self.parameters if self.parameters else 0.0
+
+
+class Gguf(Sizes):
+    """A file's header."""
+
+    path: Path
+    version: int
+    file_bytes: int
+    metadata: dict[str, Any]
+    tensors: tuple[Tensor, ...]
+
+    @property
+    def architecture(self) -> str:
+        return str(self.metadata.get("general.architecture", ""))
 
     @cached_property
     def types(self) -> dict[str, int]:

@@ -20,11 +20,10 @@ from pydantic import Field, ValidationError
 from labkit.core import paths, results
 from labkit.core.errors import BadInput
 from labkit.core.records import ModelRef, Record
-from labkit.models import safety
+from labkit.models import formats, safety
 
 MANIFEST = "labkit.json"
 SOURCES = ("hub", "foundry", "azure", "bundle")  # in this order, where a model came from several
-_FORMATS = {"genai_config.json": "onnx-genai", "config.json": "hf"}
 
 
 class PulledFile(Record):
@@ -94,7 +93,7 @@ def main_file(folder: Path, manifest: Manifest) -> Path:
     ggufs = [one.path for one in manifest.files if one.path.endswith(".gguf")]
     if ggufs:
         return folder / sorted(ggufs)[0]  # of a model split into parts the first one
-    for marker in _FORMATS:
+    for marker in formats.MARKERS:
         at = next((one.path for one in manifest.files if Path(one.path).name == marker), None)
         if at:
             return (folder / at).parent
@@ -119,7 +118,7 @@ def ref(name: str) -> ModelRef | None:
         return None
     folder, manifest = found
     path = main_file(folder, manifest)
-    kind = "gguf" if path.is_file() else next((kind for marker, kind in _FORMATS.items() if (path / marker).is_file()), "onnx")
+    kind = "gguf" if path.is_file() else formats.of_folder(path) or "onnx"
     return ModelRef(name=name, path=path, format=kind, sha256=sha256_of(manifest), licence=manifest.licence)
 
 

@@ -134,7 +134,17 @@ def _wrong_pickle(path: Path) -> bool:
 
 
 def safetensors_header(path: Path) -> dict:
-    """The JSON at the start of a safetensors file: tensor name -> dtype, shape, data_offsets. Raises BadInput."""
+    """The JSON at the start of a safetensors file, held against the file's size. Raises BadInput."""
+    header, start = read_safetensors(path)
+    size = path.stat().st_size
+    ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
+    if start + max(ends, default=0) != size:
+        raise BadInput(f"{path.name} has {size} bytes, its header says {start + max(ends, default=0)}", "pull it again")
+    return header
+
+
+def read_safetensors(path: Path) -> tuple[dict, int]:
+    """(tensor name -> dtype, shape, data_offsets; where the data starts) of a safetensors file. Raises BadInput."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -146,10 +156,7 @@ def safetensors_header(path: Path) -> dict:
             raise BadInput(f"{path.name} has no JSON header", "pull it again") from None
     if not isinstance(header, dict):
         raise BadInput(f"{path.name} has no table of tensors", "pull it again")
-    ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-    if 8 + length + max(ends, default=0) != size:
-        raise BadInput(f"{path.name} has {size} bytes, its header says {8 + length + max(ends, default=0)}", "pull it again")
-    return header
+    return header, 8 + length
 
 
 def _wrong_safetensors(path: Path) -> str | None:

@@ -57,7 +57,7 @@ def _expected(path: Path) -> tuple[str | None, str]:
     if beside.is_file():
         return beside.read_text(encoding="utf-8").split()[0].lower(), beside.name
     for model in catalog.load().values():
-        shipped = model.bundled or model.package
+        shipped = model.shipped
         if shipped and path.name == Path(shipped.file).name:
             return shipped.sha256, "data/models.toml"
     return None, ""

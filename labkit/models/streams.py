@@ -1,4 +1,4 @@
-"""What a bundle is read and written with: blocks that are hashed and shown on the way, and room on the disk."""
+"""What files are fetched, read and written with: blocks that are hashed and shown on the way, and room on the disk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class Watched:
         return block
 
 
-def digest_of(source: IO[bytes], bar: Any, copy: IO[bytes] | None = None) -> str:
+def hash_of(source: IO[bytes], bar: Any, copy: IO[bytes] | None = None) -> Any:
+    """The sha256 of all that a source holds, as a hash object: more may be added to it. The source is closed."""
     found = hashlib.sha256()
     with source:
         while block := source.read(_BLOCK):
@@ -34,14 +35,14 @@ def digest_of(source: IO[bytes], bar: Any, copy: IO[bytes] | None = None) -> str
             bar.update(len(block))
             if copy is not None:
                 copy.write(block)
-    return found.hexdigest()
+    return found
 
 
 def bar_of(size: int, told: str) -> Any:
     return tqdm(total=size, unit="B", unit_scale=True, desc=told, leave=False, disable=size < 256 << 20)
 
 
-def check_room(folder: Path, wanted: int) -> None:
+def check_room(folder: Path, wanted: int, remedy: str = "choose a folder on another disk") -> None:
     free = shutil.disk_usage(folder).free
     if wanted > free:
-        raise BadInput(f"{folder} has {free / 1e9:.2f} GB free, {wanted / 1e9:.2f} GB are needed", "choose a folder on another disk")
+        raise BadInput(f"{folder} has {free / 1e9:.2f} GB free, {wanted / 1e9:.2f} GB are needed", remedy)

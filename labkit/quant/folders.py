@@ -25,7 +25,7 @@ from typing import Any
 from filelock import FileLock
 
 from labkit import models
-from labkit.core import results
+from labkit.core import paths, results
 from labkit.core.errors import BadInput
 from labkit.core.records import now
 
@@ -47,7 +47,7 @@ def made(target: Path, needed_bytes: int, note: dict[str, Any], replace: bool = 
             return
         if not replace and target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise BadInput(f"{target} is there already, and holds something else", "choose another folder, or delete it")
-        check_space(target.parent, needed_bytes)
+        paths.check_room(target.parent, needed_bytes, target.name, "free some space: labkit cache")
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
         try:
             with _disk_errors(target):
@@ -88,15 +88,6 @@ def key_of(note: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(note, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def check_space(folder: Path, needed_bytes: int) -> None:
-    """Raises BadInput where the disk has less free space than that."""
-    free = shutil.disk_usage(folder).free
-    if free < needed_bytes:
-        raise BadInput(
-            f"{folder} has {free / 1e6:.0f} MB free, and this needs about {needed_bytes / 1e6:.0f} MB", "free some space: labkit cache"
-        )
-
-
 @contextlib.contextmanager
 def quiet_stdout() -> Iterator[None]:
     """What a library prints on its way goes nowhere: stdout is for data, and its errors come as exceptions."""
@@ -106,13 +97,21 @@ def quiet_stdout() -> Iterator[None]:
 
 @contextlib.contextmanager
 def offline() -> Iterator[None]:
-    """No library of the Hugging Face family reaches for the network in here."""
+    """No library of the Hugging Face family reaches for the network in here, nor does a process started in here.
+
+    huggingface_hub reads the environment once, when it is imported: so it is imported first and its own switch is set too.
+    Imported in here, it would stay offline for the rest of the process.
+    """
+    from huggingface_hub import constants
+
     names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY")
-    before = {name: os.environ.get(name) for name in names}
+    before, switch = {name: os.environ.get(name) for name in names}, constants.HF_HUB_OFFLINE
     os.environ.update(dict.fromkeys(names, "1"))
+    constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
+        constants.HF_HUB_OFFLINE = switch
         for name, value in before.items():
             if value is None:
                 os.environ.pop(name, None)

@@ -123,6 +123,12 @@ def to_f16(ref: ModelRef, progress: bool = True) -> ModelRef:
     return quantize(ref, "F16", progress=progress).ref()
 
 
+def as_type(ref: ModelRef, type_name: str, progress: bool = True) -> ModelRef:
+    """The model in a type, from the cache where it was made before; at F16 itself where it has 16 bits. Raises: as `quantize`."""
+    kind = type_named(type_name)
+    return to_f16(ref, progress) if kind == "F16" else quantize(ref, kind, progress=progress).ref()
+
+
 def quantize(ref: ModelRef, type_name: str, out: Path | None = None, progress: bool = True) -> Quantized:
     """A copy of `ref` in another type, in the cache or in the folder `out` (there with its checksum in `<file>.sha256`).
 
@@ -228,12 +234,7 @@ def _describe(ref: ModelRef, kind: str, name: str, target: Path, key: str, besid
 
 
 def _space(target: Path, need: int) -> None:
-    free = shutil.disk_usage(target.parent).free
-    if need > free:
-        raise BadInput(
-            f"{target.name} needs {need / 1e6:,.0f} MB, {target.parent} has {free / 1e6:,.0f} MB free",
-            "labkit cache --clean, or choose another folder with --out",
-        )
+    paths.check_room(target.parent, need, target.name, "labkit cache --clean, or choose another folder with --out")
 
 
 def _run(ref: ModelRef, kind: str, temporary: Path, target: Path, progress: bool) -> None:

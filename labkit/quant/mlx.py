@@ -14,7 +14,6 @@ import contextlib
 import importlib.metadata
 import json
 import math
-import struct
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -29,6 +28,8 @@ from pydantic import Field
 from labkit.core import extras, paths
 from labkit.core.errors import BadInput, LabkitError, MissingPart
 from labkit.core.records import ModelRef, Record
+from labkit.models import safety
+from labkit.models.inspect import Sizes
 from labkit.quant import affine, folders, hf
 
 _VERSION = 1  # of what this module writes: a change makes cached folders anew
@@ -143,25 +144,12 @@ class Tensor(Record):
         return 8 * self.bytes / self.elements
 
 
-class Folder(Record):
+class Folder(Sizes):
     """An MLX folder's tensors."""
 
     path: Path
     quantization: dict[str, Any]
     tensors: tuple[Tensor, ...]
-
-    @cached_property
-    def parameters(self) -> int:
-        return sum(t.elements for t in self.tensors)
-
-    @cached_property
-    def tensor_bytes(self) -> int:
-        return sum(t.bytes for t in self.tensors)
-
-    @property
-    def bits_per_weight(self) -> float:
-        """All bytes of all tensors, scales, biases and unquantized ones included, over all weights."""
-        return 8 * self.tensor_bytes / self.parameters
 
     @cached_property
     def bytes_by_part(self) -> dict[str, int]:
@@ -237,17 +225,10 @@ def _entries(folder: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for path in files:
         size = path.stat().st_size
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8).ljust(8, b"\0"))
-            if not 2 <= length <= min(size - 8, 100_000_000):  # the format allows headers of 100 MB
-                raise BadInput(f"{path} is not a safetensors file", "convert the model again")
-            try:
-                header = json.loads(file.read(length))
-            except ValueError as error:
-                raise BadInput(f"{path} has a header that is not JSON", "convert the model again") from error
+        header, start = safety.read_safetensors(path)
         for name, entry in header.items():
             if name != "__metadata__":
-                found[name] = _entry(path, name, entry, 8 + length, size)
+                found[name] = _entry(path, name, entry, start, size)
     return found
 
 

@@ -62,7 +62,7 @@ def test_a_step_whose_part_is_missing_plays_while_the_others_run(tmp_path, monke
     assert (lab.session, lab.missing, lab.model.name, lab.threads) == (None, None, "smollm2-135m", 1)
     assert lab.step("first", lambda: [{"value": 1}]) == [{"value": 1}]
     assert lab.step("sum", lambda: 1 / 0, needs="hf") == [{"value": 7}]
-    assert "transformers and accelerate and safetensors are hidden" in (said := capsys.readouterr().out)
+    assert "accelerate and safetensors and transformers are hidden" in (said := capsys.readouterr().out)
     assert "--extra hf" in said
     assert lab.step("last", lambda: [{"value": 2}], needs="llamacpp") == [{"value": 2}]
     assert [line["source"] for line in results.read(tmp_path / "r.jsonl")] == ["measured", "recorded", "measured"]

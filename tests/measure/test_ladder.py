@@ -13,19 +13,8 @@ from labkit.measure import ladder, quality
 from labkit.models import inspect
 from labkit.quant import gguf
 
+pytestmark = pytest.mark.usefixtures("cache")
 KINDS = ["F16", "Q8_0", "TQ2_0"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LABKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def small():
-    return models.resolve("stdlib-10m")
 
 
 def climb(ref, kinds=KINDS, tokens=512, threads=1, **options):

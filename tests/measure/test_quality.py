@@ -14,21 +14,11 @@ from labkit import engines, models
 from labkit.core.errors import BadInput, RunFailed
 from labkit.core.records import ModelRef
 from labkit.engines import Scorer
-from labkit.measure import compare, logits, quality
+from labkit.measure import logits, quality
 from labkit.models import catalog, shape
 from labkit.quant import gguf
 
-
-@pytest.fixture(scope="module", autouse=True)
-def cache(tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LABKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
-
-
-@pytest.fixture(scope="module")
-def small():
-    return models.resolve("stdlib-10m")
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def bare_logits(path, text, count, context, add_bos):
@@ -329,9 +319,3 @@ def test_what_cannot_be_evaluated(small, tmp_path):
 def test_an_engine_without_scores(small, tmp_path):
     with pytest.raises(BadInput, match="gives no scores"):
         quality.evaluate(small, tokens=512, engine="openai", progress=False)
-
-
-def test_the_two_rules_for_a_tie_use_one_interval():
-    from labkit.measure import ladder
-
-    assert ladder._Z == compare.Z

@@ -1,6 +1,8 @@
 """A model folder is written whole or not at all."""
 
 import json
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -71,3 +73,16 @@ def test_a_digest_is_that_of_names_and_contents(tmp_path):
         fill(tmp_path / name, text)
     digests = [folders.digest(tmp_path / name) for name in "abc"]
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_offline_ends_with_its_block():
+    """In a process of its own: huggingface_hub keeps what the environment says when it is first imported."""
+    code = (
+        "from labkit.quant import folders\n"
+        "with folders.offline():\n"
+        "    import huggingface_hub as hub\n"
+        "    inside = hub.is_offline_mode()\n"
+        "print(inside, hub.is_offline_mode())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]

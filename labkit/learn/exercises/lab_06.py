@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.learn.check import Exercise, Part, Wrong, close, factor
+from labkit.learn.check import Exercise, Part, Wrong, close, likely_mistake
 
 # -- a matrix made ternary
 
@@ -199,22 +199,16 @@ def _layout(answer: Any, rng: Any) -> str | None:
     scale_bytes = int(rng.choice([1, 2, 4]))
     weights_bytes = -(-block // per_byte)
     right = 8 * (weights_bytes + scale_bytes) / block
-    given = answer(block, per_byte, scale_bytes)
-    if close(given, right):
-        return None
-    for value, hint in (
+    values = (
         (8 * weights_bytes / block, "The scale is stored as well: add its bytes."),
         ((weights_bytes + scale_bytes) / block, "That is bytes a weight. Eight bits make a byte."),
         (8 * (weights_bytes + scale_bytes), "That is the whole block's bits. Divide by the number of weights in it."),
         (8 * (block / per_byte + scale_bytes) / block, "A byte is stored whole, also when its last places stay empty: round up."),
         (8 * (block // per_byte + scale_bytes) / block, "The last weights need a byte as well, even if it is not full: round up."),
-    ):
-        if close(given, value):
-            return hint
-    ratio = factor(given, right)
-    if ratio is not None and close(ratio, 1 / right**2):
-        return "That is weights a bit. Turn it over."
-    return "Bytes of the weights (rounded up) plus bytes of the scale, times 8, divided by the weights in a block."
+        (1 / right, "That is weights a bit. Turn it over."),
+    )
+    otherwise = "Bytes of the weights (rounded up) plus bytes of the scale, times 8, divided by the weights in a block."
+    return likely_mistake(answer(block, per_byte, scale_bytes), right, otherwise, values=values)
 
 
 bits_per_weight = Exercise(

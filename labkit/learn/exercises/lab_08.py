@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.learn.check import Exercise, Part, Wrong, close
+from labkit.learn.check import Exercise, Part, Wrong, likely_mistake
 
 # -- bits per weight
 
@@ -17,19 +17,17 @@ def _bits(scale_bits: int | None) -> Callable[[Any, Any], str | None]:
         bits, group = int(rng.choice([2, 3, 4, 5, 6, 8])), int(rng.choice([32, 64, 128]))
         wide = scale_bits or int(rng.choice([8, 12, 24]))  # not 32: two scales of 16 bits would look like one
         given, right = answer(bits, group, wide), bits + 2 * wide / group
-        if close(given, right):
-            return None
-        for value, hint in (
+        likely = (
             (bits, "That is the code alone. Each group also stores a scale and a bias."),
             (bits + wide / group, "A group stores two numbers beside its codes: a scale and a bias."),
             (bits + 2 * wide, "The scale and the bias serve the whole group: divide their bits by the weights in it."),
             (bits * group + 2 * wide, "Those are the bits of the whole group. Divide by the number of its weights."),
             (bits + 32 / group, "That holds for scales of 16 bits only. Use scale_bits."),
             (right / 8, "That is in bytes. The answer is wanted in bits."),
-        ):
-            if close(given, value):
-                return hint
-        return "A group has its codes, a scale and a bias. Add up their bits and divide by the number of weights."
+        )
+        return likely_mistake(
+            given, right, "A group has its codes, a scale and a bias. Add up their bits and divide by the number of weights.", values=likely
+        )
 
     return test
 
@@ -108,20 +106,16 @@ def _restored(negative: bool) -> Callable[[Any, Any], str | None]:
         scale = float(rng.uniform(0.01, 0.05)) * (-1 if negative else 1)
         bias = float(rng.uniform(0.1, 0.4)) * (1 if negative else -1)
         given, right = answer(codes, scale, bias), [scale * c + bias for c in codes]
-        if close(given, right):
-            return None
         array = np.array(codes)
-        for value, hint in (
+        likely = (
             (scale * array, "The bias is missing: it is added to every weight of the group."),
             (scale * (array + bias), "The bias is no code: multiply the code by the scale first, then add the bias."),
             (scale * (array - 8), "That is Q4_0's rule, where code 8 means zero. Here the bias says where the codes start."),
             (abs(scale) * array + bias, "A scale may be negative: the codes then count downwards from the bias. Take it as it is."),
             (array / scale + bias, "A code is a number of steps, and the scale is the size of a step: multiply."),
             (bias * array + scale, "Scale and bias are swapped."),
-        ):
-            if close(given, value):
-                return hint
-        return "Every weight is its code times the scale, plus the bias."
+        )
+        return likely_mistake(given, right, "Every weight is its code times the scale, plus the bias.", values=likely)
 
     return test
 

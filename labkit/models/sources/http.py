@@ -11,7 +11,6 @@ appended. With the last byte the checksum is computed, and only then does the fi
 from __future__ import annotations
 
 import hashlib
-import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ import httpx
 from tqdm.auto import tqdm
 
 from labkit.core.errors import BadInput, RunFailed
+from labkit.models import streams
 
 ATTEMPTS = 3  # in a row that bring no byte
 _PAUSE_S = 0.5
@@ -77,18 +77,14 @@ def digest_of(path: Path, kind: str) -> str:
     if kind == "git-sha1":
         found.update(f"blob {path.stat().st_size}\0".encode())
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
+        return hashlib.file_digest(file, lambda: found).hexdigest()
 
 
 def check_room(folder: Path, files: Mapping[str, int | None]) -> None:
     """Raises BadInput where the folder's disk has no room for what is still missing of some files (path -> bytes)."""
     here = {path: max(_size(folder / path), _size(folder / f"{path}.part")) for path in files}
     wanted = sum(max(0, (size or 0) - here[path]) for path, size in files.items())
-    free = shutil.disk_usage(folder).free
-    if wanted > free:
-        raise BadInput(f"{folder} has {free / 1e9:.2f} GB free, {wanted / 1e9:.2f} GB are needed", "labkit cache --clean")
+    streams.check_room(folder, wanted, "labkit cache --clean")
 
 
 def _get(url: str, part: Path, size: int | None, headers: dict[str, str], bar: tqdm) -> int | None:

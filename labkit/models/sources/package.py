@@ -16,9 +16,9 @@ from labkit.models.sources import Found, RemoteFile, http
 def look_up(name: str, file: str | None = None, endpoint: str | None = None) -> Found:
     """Raises MissingPart with the install command where the package is not here, BadInput where no package ships it."""
     model = catalog.get(name)
-    shipped = model.bundled or model.package
+    shipped = model.shipped
     if shipped is None:
-        shipping = ", ".join(m.name for m in catalog.load().values() if m.package or m.bundled)
+        shipping = ", ".join(m.name for m in catalog.load().values() if m.shipped)
         raise BadInput(f"no package ships the weights of {model.name} (packages ship {shipping})", f"labkit models pull {model.name}")
     path = catalog.weights_file(model)
     if path is None:
