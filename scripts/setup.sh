@@ -53,6 +53,16 @@ find_compiler() {
     done
     return 1
 }
+# llama.cpp is built for this very processor. On one with AMX that crashes at the first token (llama.cpp issue 20824; its pull
+# request 26954 says why: the compiler drops stores to the tile configuration), so AMX is left out where it would be turned on.
+without_amx() {
+    compiler=${CXX:-c++}
+    if echo | $compiler -march=native -dM -E -x c++ - 2>/dev/null | grep -q __AMX_TILE__; then
+        off="-mno-amx-tile -mno-amx-int8 -mno-amx-bf16"
+        CFLAGS="${CFLAGS:-} $off" CXXFLAGS="${CXXFLAGS:-} $off"
+        export CFLAGS CXXFLAGS
+    fi
+}
 compiler_hint() {
     if [ "$(uname)" = Darwin ]; then
         echo "xcode-select --install"
@@ -75,6 +85,7 @@ sync() { # sync [uv's options…]: the lock into .venv, with a line every half m
     if ! llama_installed && ! llama_cached; then
         find_compiler || stop "No C++ compiler, and llama-cpp-python must be built once: install one with: $(compiler_hint)"
         say "llama-cpp-python is built from source once: about 8 to 16 minutes on 2 cores; uv keeps the result for the next time."
+        without_amx
         # the user's own word first, then `make -jN`, then all cores
         jobs=$(printf '%s\n' "${MAKEFLAGS:-}" | sed -n 's/.*-j *\([0-9][0-9]*\).*/\1/p')
         CMAKE_BUILD_PARALLEL_LEVEL=${CMAKE_BUILD_PARALLEL_LEVEL:-${jobs:-$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)}}

@@ -82,6 +82,20 @@ def test_a_missing_compiler_is_one_sentence_before_anything_is_installed(fresh: 
     assert "compiler" in done.stderr
 
 
+@pytest.mark.parametrize(("macro", "off"), [("__AMX_TILE__", True), ("__AVX2__", False)])
+def test_a_processor_with_amx_is_built_for_without_it(macro: str, off: bool, fresh: Path, bare_path: Path, tmp_path: Path) -> None:
+    for name, script in {
+        "c++": f'echo "#define {macro} 1"',
+        "uv": f'case "$1" in --version) echo uv 0.13.9 ;; cache) echo {tmp_path}/cache ;; *) echo "CXXFLAGS=$CXXFLAGS" ;; esac',
+    }.items():
+        (bare_path / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        (bare_path / name).chmod(0o755)
+    (bare_path / "sleep").symlink_to(str(shutil.which("sleep")))
+    done = run("run", "default", cwd=fresh, path=str(bare_path))
+    assert done.returncode == 0, done.stderr
+    assert ("-mno-amx-tile" in done.stderr) == off
+
+
 @pytest.mark.parametrize(("words", "says"), [(["run", "everything"], "SET=everything"), (["fly"], "usage"), ([], "usage")])
 def test_an_unknown_word_is_one_sentence(words: list[str], says: str) -> None:
     done = run(*words)
