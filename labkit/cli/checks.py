@@ -16,7 +16,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on st
 def claims(
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID…", help="Claims by id; none: all of the ledger.")] = None,
     live: Annotated[
-        bool, typer.Option("--live", help="Start Ollama, Foundry Local and llama-server, one at a time, and ask them.")
+        bool, typer.Option("--live", help="Start Ollama, Foundry Local and llama-server in turn, and ask them.")
     ] = False,
     json: Json = False,
 ) -> int:

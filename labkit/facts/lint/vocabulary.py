@@ -1,0 +1,88 @@
+"""The tables in data/lint, and how far a word is from the words in them.
+
+>>> nearest("num_cxt", ["num_ctx", "num_gpu"])
+'num_ctx'
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import tomllib
+from collections.abc import Iterable
+from typing import Any
+
+from labkit.core import paths
+
+
+@functools.cache
+def table(name: str) -> dict[str, Any]:
+    """One table of data/lint, by its stem."""
+    return tomllib.loads(paths.data("lint", f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def names() -> list[str]:
+    return sorted(path.stem for path in paths.data("lint").glob("*.toml"))
+
+
+def distance(one: str, other: str, limit: int = 3) -> int:
+    """Letters to insert, drop, change or swap with their neighbour (optimal string alignment); more than `limit` counts as limit + 1."""
+    if abs(len(one) - len(other)) > limit:
+        return limit + 1
+    before: list[int] = []
+    row = list(range(len(other) + 1))
+    for i, a in enumerate(one, 1):
+        last, before, row = before, row, [i]
+        for j, b in enumerate(other, 1):
+            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (a != b))
+            if i > 1 and j > 1 and a == other[j - 2] and one[i - 2] == b:
+                cost = min(cost, last[j - 2] + 1)
+            row.append(cost)
+        if min(row) > limit:
+            return limit + 1
+    return row[-1]
+
+
+def nearest(word: str, known: Iterable[str], limit: int | None = None) -> str | None:
+    """The known word that `word` is most likely a slip of, or None: one slip in a short word, two in one of 12 letters or more."""
+    allowed = limit if limit is not None else (2 if len(word) >= 12 else 1 if len(word) >= 3 else 0)
+    found = [(distance(word, other, allowed), other) for other in known]
+    best = min(found, default=(allowed + 1, ""))
+    return best[1] if 0 < best[0] <= allowed else None
+
+
+@functools.cache
+def routes(server: str) -> dict[str, list[str]]:
+    return table(server).get("routes", {})
+
+
+@functools.cache
+def _patterns(server: str) -> list[tuple[re.Pattern[str], str]]:
+    return [(re.compile(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(route)) + "$"), route) for route in routes(server)]
+
+
+def route(server: str, path: str) -> str | None:
+    """The known route that a path belongs to: the route itself, or a folder of routes."""
+    bare = path.rstrip("/") or "/"
+    if bare in routes(server):
+        return bare
+    for pattern, name in _patterns(server):
+        # model names hold slashes; a name in curly braces may stand for several parts
+        if pattern.match(bare) or ("{" in name and bare.startswith(name.partition("{")[0]) and bare != name.partition("{")[0].rstrip("/")):
+            return name
+    if any(name.startswith(bare + "/") for name in routes(server)):
+        return bare
+    return None
+
+
+def near_route(server: str, path: str) -> str | None:
+    """The route that a path is a slip of."""
+    meant = table(server).get("routes_meant", {})
+    bare = path.rstrip("/") or "/"
+    return meant.get(bare) or nearest(bare, [name for name in routes(server) if len(name) > 2], 2)
+
+
+def source(name: str) -> str:
+    """A table's source with its version and date."""
+    rows = table(name)
+    return f"{rows['source']} ({rows['version']}, {rows['date']})"
