@@ -1,7 +1,8 @@
-"""Commands that check what people say and copy: claims."""
+"""Commands that check what people say and copy: claims, lint."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,9 +16,7 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on st
 @app.command()
 def claims(
     ids: Annotated[list[str] | None, typer.Argument(metavar="ID…", help="Claims by id; none: all of the ledger.")] = None,
-    live: Annotated[
-        bool, typer.Option("--live", help="Start Ollama, Foundry Local and llama-server in turn, and ask them.")
-    ] = False,
+    live: Annotated[bool, typer.Option("--live", help="Start Ollama, Foundry Local and llama-server in turn, and ask them.")] = False,
     json: Json = False,
 ) -> int:
     """Is what people say true on this machine? Says, the ledger's verdict, and whether what was seen here supports it.
@@ -39,3 +38,40 @@ def claims(
         table("What people say", ("id", "they say", "it is", "shown here", "why"), cells)
     say(", ".join(f"{count} {word}" for word, count in shown.items()))
     return 1 if refuted else 0
+
+
+@app.command()
+def lint(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Modelfile, Dockerfile, YAML, script, .env, Markdown, JSON.")],
+    fix: Annotated[bool, typer.Option("--fix", help="Mend in place what can be mended mechanically, then report the rest.")] = False,
+    json: Json = False,
+) -> int:
+    """Find commands, settings and routes that do not exist. Exit code 1 where something was found."""
+    from labkit.facts import lint as checker
+    from labkit.facts.lint import fix as mend
+    from labkit.facts.lint.kinds import IN_WORDS
+
+    for path in files:
+        checker.read(path)  # a file that cannot be read ends it before anything is changed or printed
+    told: set[str] = set()
+
+    def once(sentence: str) -> None:
+        if sentence not in told:
+            told.add(sentence)
+            say(sentence)
+
+    found = []
+    for path in files:
+        if fix and mend.fix(path):
+            say(f"{path}: mended")
+        checked = checker.check(path, once)
+        if checked.kind is None:
+            say(f"{path}: of no kind that lint knows ({IN_WORDS}); nothing was checked")
+        if json:
+            emit(checked.findings)
+        found += checked.findings
+    if not json and found:
+        rows = [(f"{one.file}:{one.line}", one.rule, one.message, one.fix, one.source) for one in found]
+        table("findings", ("where", "rule", "what is wrong", "fix", "source"), rows)
+    say(f"{len(found)} finding{'' if len(found) == 1 else 's'} in {len(files)} file{'' if len(files) == 1 else 's'}")
+    return 1 if found else 0
