@@ -22,7 +22,10 @@ from labkit.core.records import ModelRef
 from labkit.models import inspect
 from labkit.quant import folders
 
-_VERSION = 1  # of what this module writes: a change makes cached folders anew
+_VERSION = 2  # of what this module writes: a change makes cached folders anew
+# GGUF's names of the ways to cut a text before its pieces become tokens, of those that keep each digit apart: transformers reads
+# such a file and forgets the digits, and numbers would then become tokens that the model has hardly seen
+_DIGITS_APART = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
 _QUIET_BELOW = 100_000_000  # bytes of weights: smaller models need no progress bar
 
 
@@ -70,7 +73,17 @@ def _write(ref: ModelRef, folder: Path, progress: bool) -> None:
         tokenizer = AutoTokenizer.from_pretrained(str(ref.path.parent), **where)
         model.save_pretrained(folder)
         del model
+        _digits_apart(tokenizer, str(inspect.read(ref.path).metadata.get("tokenizer.ggml.pre")))
         tokenizer.save_pretrained(folder)
+
+
+def _digits_apart(tokenizer: Any, way: str) -> None:
+    """Let the tokenizer cut a text as llama.cpp does: each digit by itself, where the model was trained so."""
+    from tokenizers import pre_tokenizers
+
+    plain = getattr(tokenizer, "backend_tokenizer", None)
+    if way in _DIGITS_APART and plain is not None and "Digits" not in str(plain.pre_tokenizer):
+        plain.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), plain.pre_tokenizer])
 
 
 @contextlib.contextmanager

@@ -129,3 +129,16 @@ def test_without_transformers_the_command_is_named(monkeypatch, tiny, tmp_path):
     monkeypatch.setenv("LABKIT_WITHOUT", "hf")
     with pytest.raises(MissingPart, match="uv sync --inexact --extra hf"):
         hf.to_hf(tiny, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_evaluation_texts_get_llama_cpps_tokens(name):
+    """Numbers and long rows of blanks too: SmolLM2 keeps each digit apart, which transformers does not read out of the file."""
+    from transformers import AutoTokenizer
+
+    ref = models.resolve(name)
+    tokenizer = AutoTokenizer.from_pretrained(hf.to_hf(ref).path)
+    with engines.open("llamacpp").load(ref, context=64, threads=1) as session:
+        for path in sorted(paths.data("evaluation").glob("*.txt")):
+            text = path.read_text(encoding="utf-8")
+            assert tokenizer(text, add_special_tokens=False)["input_ids"] == session.tokenize(text, special=True)
