@@ -88,6 +88,7 @@ class OllamaSession:
         self._running: servers.Running | None = None
         self._made: str | None = None
         self._api = server.library()
+        self._client: Any = None
         try:
             if url is None:
                 limits = {"threads": options.threads} if options.threads else {}
@@ -195,6 +196,8 @@ class OllamaSession:
         return self._usage
 
     def close(self) -> None:
+        if self._client:
+            self._client.close()
         if self._made:
             server.delete(self.url, self._made)
             self._made = None
