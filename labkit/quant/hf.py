@@ -22,10 +22,12 @@ from labkit.core.records import ModelRef
 from labkit.models import inspect
 from labkit.quant import folders
 
-_VERSION = 2  # of what this module writes: a change makes cached folders anew
+_VERSION = 3  # of what this module writes: a change makes cached folders anew
 # GGUF's names of the ways to cut a text before its pieces become tokens, of those that keep each digit apart: transformers reads
 # such a file and forgets the digits, and numbers would then become tokens that the model has hardly seen
 _DIGITS_APART = {"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}
+# how GPT-2 cuts a text into words, numbers and the rest: what ByteLevel does by itself, and llama.cpp after the digits
+_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _QUIET_BELOW = 100_000_000  # bytes of weights: smaller models need no progress bar
 
 
@@ -78,12 +80,16 @@ def _write(ref: ModelRef, folder: Path, progress: bool) -> None:
 
 
 def _digits_apart(tokenizer: Any, way: str) -> None:
-    """Let the tokenizer cut a text as llama.cpp does: each digit by itself, where the model was trained so."""
-    from tokenizers import pre_tokenizers
+    """Let the tokenizer cut a text as llama.cpp does: each digit by itself, where the model was trained so.
+
+    Written as two patterns, because ONNX Runtime GenAI 0.14 reads those and passes over `Digits`, the shorter way to say it.
+    """
+    from tokenizers import Regex, pre_tokenizers
 
     plain = getattr(tokenizer, "backend_tokenizer", None)
-    if way in _DIGITS_APART and plain is not None and "Digits" not in str(plain.pre_tokenizer):
-        plain.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), plain.pre_tokenizer])
+    if way in _DIGITS_APART and plain is not None:
+        cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in (r"\p{N}", _WORDS)]
+        plain.pre_tokenizer = pre_tokenizers.Sequence([*cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
 
 
 @contextlib.contextmanager

@@ -88,11 +88,14 @@ def test_the_tokens_are_llama_cpps_and_the_librarys_own(name):
         assert mine.prompt_tokens(chat, 10**6) == reference.prompt_tokens(chat)
 
 
-def test_the_librarys_own_tokenizer_gives_the_same_ids(session):
+@pytest.mark.parametrize("name", ["stdlib-10m", "smollm2-135m"])
+def test_the_librarys_own_tokenizer_gives_the_same_ids(name):
     """What an application gets that leaves the text to ONNX Runtime GenAI, as Foundry Local does."""
-    theirs = session._og.Tokenizer(session._model)
-    text = quality.text_for(models.resolve("stdlib-10m"))
-    assert [int(t) for t in theirs.encode(text)] == session.tokenize(text, special=True)
+    with engines.open("ortgenai").load(models.resolve(name), context=64, threads=1) as loaded:
+        theirs = loaded._og.Tokenizer(loaded._model)
+        for path in sorted(paths.data("evaluation").glob("*.txt")):
+            text = path.read_text(encoding="utf-8")
+            assert [int(t) for t in theirs.encode(text)] == loaded.tokenize(text, special=True)
 
 
 def test_a_seed_is_repeatable_whatever_was_asked_before(session):
