@@ -92,9 +92,9 @@ def draw_start(rows: Sequence[Row], caption: str) -> Figure:
             axes[0].annotate(f" {value:.2g}", (value, x + y), va="center", fontsize=8)
     axes[0].set_yticks(at, _names(rows), fontsize=8)
     axes[0].set_xlim(0, 1.2 * max([*first, *again]))
-    axes[0].set_xlabel("until the model is loaded, s (solid: first time, hatched: again)")
+    axes[0].set_xlabel("until the model is loaded, s\n(solid: first time, hatched: again)")
     megabytes = [row["memory_bytes"] / 1e6 for row in rows]
-    _bars(axes[1], rows, megabytes, "memory after an answer, MB (all processes)")
+    _bars(axes[1], rows, megabytes, "memory after an answer, MB\n(all processes)")
     for y, value in enumerate(megabytes):
         axes[1].annotate(f" {value:.0f}", (value, y), va="center", fontsize=8)
     axes[1].set_yticklabels([])
@@ -118,9 +118,8 @@ def draw_quality(rows: Sequence[Row], caption: str) -> Figure:
     ax.yaxis.set_major_formatter("{x:g}")
     ax.set_xlim(0, 1.3 * max(row["bytes"] for row in rows) / 1e6)
     ax.set_xlabel("size on disk, MB")
-    ax.set_ylabel(
-        f"KL divergence from {rows[0]['reference']}, nats" if len(rows[0]["reference"]) < 30 else "KL divergence from the 16-bit copy, nats"
-    )
+    ax.set_ylabel("KL divergence from the 16-bit copy, nats")
+    ax.margins(y=0.12)
     return fig
 
 

@@ -50,6 +50,8 @@ def throughput(
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         sessions = {name: stack.enter_context(several(one, max(levels), ring.limits)) for name, one in ring.contenders.items()}
+        for name, one in ring.contenders.items():  # a warm-up
+            at_once(one, sessions[name], make(1, 0), 1, max_tokens=1)
         for number, level in enumerate(levels):
 
             def case(name: str, level: int = level, number: int = number) -> Callable[[], dict[str, Any]]:

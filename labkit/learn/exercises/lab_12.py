@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,8 @@ def _break_even(never: bool) -> Any:
         given, right = answer(hardware, fee, watts, price, rate), hardware / (fee / 1e6 - electricity)
         if never:
             return _never(given)
+        if given == math.inf:
+            return "Here it does pay. Electricity too dear? Look at the units: watts are not kilowatts, and seconds are not hours."
         likely = (
             (hardware / (fee / 1e6), "You forget the electricity: each token of your own costs some, and lowers what you save."),
             (hardware / (fee - electricity), "The fee is for a million tokens; the electricity is for one."),
