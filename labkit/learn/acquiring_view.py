@@ -74,6 +74,7 @@ def draw_flips(rows: Rows, guess: float, caption: str) -> Figure:
     ax.set_xlim(-1, 65)
     ax.set_xlabel("digits of 64 that stay the same")
     ax.set_ylabel(f"flips (of {len(rows)})")
+    ax.yaxis.get_major_locator().set_params(integer=True)
     ax.legend(frameon=False)
     return fig
 

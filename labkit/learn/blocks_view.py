@@ -93,7 +93,7 @@ def draw_ratio(rows: Sequence[Mapping[str, Any]], guess: float, caption: str) ->
     ax.set_xticks(range(len(found)), [name.removesuffix(".weight") for name in found], rotation=20, ha="right")
     ax.set_ylabel("error of Q4_0 / error of Q8_0")
     ax.set_ylim(0, max([20.0, guess * 1.15, *(v * 1.15 for v in found.values())]))
-    ax.legend(frameon=False, loc="lower right")
+    ax.legend(frameon=False, loc="best")
     return fig
 
 
