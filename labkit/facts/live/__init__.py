@@ -135,7 +135,7 @@ def of(*servers: str) -> list[str]:
 
 def server_of(id: str) -> str | None:
     """The server that a check needs, or None. `ollama` also stands for its program."""
-    needs = CHECKS[id].needs
+    needs = CHECKS[id].needs if id in CHECKS else ()
     return next((name for name in _NO_SERVER if any(need.startswith(f"{name}_") for need in needs)), None)
 
 
@@ -143,7 +143,7 @@ def check(id: str, world: World) -> dict[str, Any]:
     """What was seen of one claim: id, says, verdict, shown, why. Raises BadInput with the nearest id."""
     claim = claims.get(id)
     if id not in CHECKS:
-        return claims.row(id, "not-run", f"no quick check; see {claim.see}")
+        return claims.row(id, "not-run", f"decided by {claim.see}" if claim.see.startswith("lab") else f"by hand: {claim.see}")
     one = CHECKS[id]
     for need in one.needs:
         if not _has(world, need):

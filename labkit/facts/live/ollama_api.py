@@ -17,6 +17,7 @@ import httpx
 from labkit.facts.live.world import Seen, World, ask, quote
 
 HAND_WRITTEN = "{{ .System }} User: {{ .Prompt }} Assistant:"
+PATIENCE_S = 10.0  # how long a server may take to load or let go, where that is asked for
 _FOREIGN = "http://elsewhere.example"
 
 
@@ -43,9 +44,9 @@ def unload(world: World, model: str | None = None) -> None:
     loaded(world, model, wanted=False)
 
 
-def loaded(world: World, model: str | None = None, wanted: bool = True, seconds: float = 10) -> dict[str, Any] | None:
+def loaded(world: World, model: str | None = None, wanted: bool = True) -> dict[str, Any] | None:
     """The row of /api/ps for a model, or None; waits a little for what is wanted."""
-    name, end = (model or str(world.ollama_model)).removesuffix(":latest"), time.monotonic() + seconds
+    name, end = (model or str(world.ollama_model)).removesuffix(":latest"), time.monotonic() + PATIENCE_S
     while True:
         rows = ask(world.url("ollama") + "/api/ps").raise_for_status().json()["models"] or []
         found = next((row for row in rows if row["name"].removesuffix(":latest") == name), None)
@@ -144,6 +145,7 @@ def unknown_option(world: World) -> Seen:
 
 def num_ctx(world: World) -> Seen:
     """`ollama-modelfile-num-ctx`: does a parameter of the model reach the loaded model?"""
+    unload(world)
     with made(world, parameters={"num_ctx": 640, "num_predict": 1}) as (name, answer):
         answer.raise_for_status()
         generate(world, name, keep_alive="1m")

@@ -88,6 +88,7 @@ def max_vram(world: World) -> Seen:
 
 def on_run(world: World) -> Seen:
     """`ollama-env-on-run`: a context length in the environment of `ollama run`, and the context that the server then has."""
+    ollama_api.unload(world)  # the new model is the same file, and a loaded one would be used as it is
     with ollama_api.made(world, parameters={"num_predict": 1}) as (name, answer):
         answer.raise_for_status()
         code, said = run(world, "run", name, "hi", OLLAMA_CONTEXT_LENGTH="640")

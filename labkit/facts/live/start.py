@@ -17,6 +17,7 @@ from typing import Any
 
 from labkit import models, servers
 from labkit.core.errors import LabkitError
+from labkit.core.records import ModelRef
 from labkit.facts import claims, live
 from labkit.facts.live.world import World
 from labkit.servers import runtimes
@@ -33,8 +34,10 @@ class _AsItComes(Ollama):
         return ours | {"OLLAMA_ORIGINS": "", "OLLAMA_NO_CLOUD": "1"}
 
 
-def decide(ids: Sequence[str] = (), live_too: bool = False, say: Callable[[str], None] | None = None) -> Iterator[dict[str, Any]]:
-    """Rows of these claims (none: all), server by server; without `live_too` nothing is started.
+def decide(
+    ids: Sequence[str] = (), live_too: bool = False, say: Callable[[str], None] | None = None, model: str = MODEL
+) -> Iterator[dict[str, Any]]:
+    """Rows of these claims (none: all), server by server; without `live_too` nothing is started. `model`: what the servers get.
 
     Raises BadInput for an unknown id, before anything runs.
     """
@@ -47,13 +50,13 @@ def decide(ids: Sequence[str] = (), live_too: bool = False, say: Callable[[str],
     yield from live.rows(groups.pop(None), here)
     for name, some in groups.items():
         if some:
-            yield from _with_server(str(name), some, here, say) if live_too else live.rows(some, here)
+            yield from _with_server(str(name), some, here, say, model) if live_too else live.rows(some, here)
 
 
-def _with_server(name: str, ids: list[str], here: World, say: Callable[[str], None] | None) -> Iterator[dict[str, Any]]:
+def _with_server(name: str, ids: list[str], here: World, say: Callable[[str], None] | None, model: str) -> Iterator[dict[str, Any]]:
     if say:
         say(f"starting {name} for {len(ids)} claims")
-    started = _STARTS[name](here)
+    started = _STARTS[name](here, models.resolve(model))
     try:
         world = started.__enter__()
     except LabkitError as error:  # a part that is missing, or that does not start: the claims are not run, and the row says why
@@ -66,20 +69,19 @@ def _with_server(name: str, ids: list[str], here: World, say: Callable[[str], No
 
 
 @contextmanager
-def ollama(here: World) -> Iterator[World]:
-    """A world with an Ollama as it comes, and the course's small chat model in it."""
-    ref = models.resolve(MODEL)
+def ollama(here: World, ref: ModelRef) -> Iterator[World]:
+    """A world with an Ollama as it comes, and a model in it."""
     with _AsItComes().start(ref) as running:
         yield dataclasses.replace(here, ollama_url=running.url, ollama_model=ref.name, ollama_defaults=True)
 
 
 @contextmanager
-def foundry(here: World) -> Iterator[World]:
+def foundry(here: World, ref: ModelRef) -> Iterator[World]:
     """A world with Foundry Local's web service, and the same model as ONNX, converted once."""
     from labkit.servers import foundry as service
 
     server = servers.open("foundry")
-    ready = service.as_onnx(models.resolve(MODEL))
+    ready = service.as_onnx(ref)
     with server.start(ready) as running:
         id = service.model_id(ready.name)
         alias = id.removesuffix("-generic-cpu:1")
@@ -87,9 +89,9 @@ def foundry(here: World) -> Iterator[World]:
 
 
 @contextmanager
-def llama(here: World) -> Iterator[World]:
+def llama(here: World, ref: ModelRef) -> Iterator[World]:
     """A world with llama-server."""
-    with servers.open("llama_server").start(models.resolve(MODEL)) as running:
+    with servers.open("llama_server").start(ref) as running:
         yield dataclasses.replace(here, llama_url=running.url)
 
 
