@@ -1,4 +1,4 @@
-"""Write what the docs take from the code: the page of commands and the tables of labs.
+"""Write what the docs take from the code: the page of commands, the page of claims and the tables of labs.
 
 Use: .venv/bin/python scripts/reference.py            write what has changed
      .venv/bin/python scripts/reference.py --check    write nothing; exit 1 and name what is not up to date
@@ -15,10 +15,12 @@ from typing import Any
 
 import typer.main
 
+from labkit.facts import claims, live
 from labkit.teach import readme
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = ROOT / "docs" / "reference" / "commands.md"
+CLAIMS = ROOT / "docs" / "reference" / "claims.md"
 HEAD = """\
 # Commands
 
@@ -26,6 +28,17 @@ This page is made from `labkit --help` by `scripts/reference.py`.
 
 Data goes to stdout, progress and sentences to stderr; with `--json` a command prints one JSON object a line.
 Exit codes: 0 done, 1 ran and failed, 2 bad input or a missing part (one sentence says which), 130 interrupted.
+"""
+
+
+CLAIMS_HEAD = """\
+# What people say
+
+This page is made from `data/claims.toml` by `scripts/reference.py`. Each statement was found in published material and is
+told here in our words, with what is true and where that can be read.
+
+`labkit claims` decides what arithmetic and installed files can; `labkit claims --live` also starts Ollama, Foundry Local and
+llama-server on your machine and asks them. *confirmed* means that what was seen supports the verdict printed here.
 """
 
 
@@ -67,17 +80,32 @@ def commands_page() -> str:
     return "\n\n".join([HEAD.strip(), *commands(typer.main.get_command(app), "labkit")]) + "\n"
 
 
+def claims_page() -> str:
+    """The ledger as Markdown, in its own order."""
+    return "\n\n".join([CLAIMS_HEAD.strip(), *map(claim_part, claims.load().values())]) + "\n"
+
+
+def claim_part(claim: claims.Claim) -> str:
+    see = f"`{claim.see}`" if claim.seen_by == "command" else claim.see
+    ways = [see]
+    if claim.id in live.CHECKS:
+        ways.insert(0, f"`labkit claims{' --live' if live.server_of(claim.id) else ''} {claim.id}`")
+    told = "Cannot be checked as it stands" if claim.verdict == "unverified" else claim.verdict.capitalize()
+    how = " · ".join(dict.fromkeys(ways))
+    return f"## {claim.says}\n\n**{told}.** {claim.truth}\n\nSource: {claim.source}. See it: {how}"
+
+
 def main(arguments: list[str]) -> int:
     check = arguments == ["--check"]
     if arguments and not check:
         sys.stderr.write(f"{__doc__}\n")
         return 2
     stale = readme.write_tables(check=check, root=ROOT)
-    page = commands_page()
-    if not COMMANDS.is_file() or COMMANDS.read_text(encoding="utf-8") != page:
-        stale.append(COMMANDS.relative_to(ROOT).as_posix())
-        if not check:
-            COMMANDS.write_text(page, encoding="utf-8")
+    for path, page in ((COMMANDS, commands_page()), (CLAIMS, claims_page())):
+        if not path.is_file() or path.read_text(encoding="utf-8") != page:
+            stale.append(path.relative_to(ROOT).as_posix())
+            if not check:
+                path.write_text(page, encoding="utf-8")
     for name in stale:
         sys.stderr.write(f"{name}: {'not up to date; run make docs' if check else 'written'}\n")
     return 1 if check and stale else 0

@@ -20,10 +20,11 @@ from labkit.models.inspect import Gguf
 from labkit.quant import blocks
 
 Shown = Literal["confirmed", "refuted", "not-run"]
+_PROGRAMS = frozenset({"apt-cache", "curl", "docker", "foundry", "labkit", "llama-cli", "ollama", "python", "vllm"})
 
 
 class Claim(BaseModel):
-    """One statement of the ledger. `see`: a command, an address or a lab."""
+    """One statement of the ledger. `see`: a command, an address, a lab, or words on where another machine shows it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,6 +34,14 @@ class Claim(BaseModel):
     truth: str
     source: str
     see: str
+
+    @property
+    def seen_by(self) -> Literal["lab", "address", "command", "words"]:
+        """What kind of thing `see` is."""
+        first = self.see.split()[0]
+        if first in ("lab", "labs"):
+            return "lab"
+        return "address" if first.startswith("https://") else "command" if first in _PROGRAMS else "words"
 
 
 @functools.cache

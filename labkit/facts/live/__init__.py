@@ -143,7 +143,7 @@ def check(id: str, world: World) -> dict[str, Any]:
     """What was seen of one claim: id, says, verdict, shown, why. Raises BadInput with the nearest id."""
     claim = claims.get(id)
     if id not in CHECKS:
-        return claims.row(id, "not-run", f"decided by {claim.see}" if claim.see.startswith("lab") else f"by hand: {claim.see}")
+        return claims.row(id, "not-run", f"decided by {claim.see}" if claim.seen_by == "lab" else f"by hand: {claim.see}")
     one = CHECKS[id]
     for need in one.needs:
         if not _has(world, need):

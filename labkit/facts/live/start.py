@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from labkit import models, servers
@@ -43,7 +43,7 @@ def decide(
     """
     wanted = list(dict.fromkeys(claims.get(id).id for id in ids)) or list(claims.load())
     found = runtimes.open("ollama").find()
-    here = World(ollama_program=found.path if found else None)
+    here = World(ollama_program=str(found.path) if found else None)
     groups: dict[str | None, list[str]] = {None: [], **{name: [] for name in _STARTS}}
     for id in wanted:
         groups[live.server_of(id)].append(id)
@@ -56,16 +56,13 @@ def decide(
 def _with_server(name: str, ids: list[str], here: World, say: Callable[[str], None] | None, model: str) -> Iterator[dict[str, Any]]:
     if say:
         say(f"starting {name} for {len(ids)} claims")
-    started = _STARTS[name](here, models.resolve(model))
-    try:
-        world = started.__enter__()
-    except LabkitError as error:  # a part that is missing, or that does not start: the claims are not run, and the row says why
-        yield from (claims.row(id, "not-run", str(error)) for id in ids)
-        return
-    try:
+    with ExitStack() as stack:
+        try:
+            world = stack.enter_context(_STARTS[name](here, models.resolve(model)))
+        except LabkitError as error:  # a part that is missing, or does not start: nothing is decided, and the rows say why
+            yield from (claims.row(id, "not-run", str(error)) for id in ids)
+            return
         yield from live.rows(ids, world)
-    finally:
-        started.__exit__(None, None, None)
 
 
 @contextmanager
