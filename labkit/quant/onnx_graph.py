@@ -150,6 +150,8 @@ def _stored(one: Any, role: tuple[str, int] | None, type_: str) -> Stored:
     count = math.prod(one.dims)
     width = _BITS.get(type_, 8)
     name, bits = role or (_by_name(one.name), 0)
+    if name == "unquantized" and type_ in ("INT8", "UINT8"):  # looked up as codes, and scaled afterwards
+        name = "codes"
     holds = width // bits if bits and bits < width else 1  # codes in one stored number
     size = (count * width + 7) // 8
     weights = count * holds if name in ("codes", "unquantized") else 0

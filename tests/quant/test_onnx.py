@@ -64,7 +64,7 @@ def test_bits_per_weight_by_arithmetic(graphs):
     assert told["int4"] == told["int4-shared"] | {"unquantized": (norms + embedding) * 4}
     assert told["olive-rtn"]["codes"] == (matrices + embedding) // 2
     assert told["olive-rtn"]["scales"] == (matrices + embedding) // 128 * 4
-    assert told["olive-int8"]["codes"] == matrices
+    assert told["olive-int8"]["codes"] == matrices + embedding
     for name, graph in graphs.items():
         assert graph.parameters == header.parameters
         assert sum(graph.bytes_by_role.values()) == graph.tensor_bytes
