@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from labkit.facts.lint.model import Address, Command, Container, Document, Word
-from labkit.facts.lint.vocabulary import table
+from labkit.facts.lint.vocabulary import nearest, table
 
 _URL = re.compile(
     r"(?P<scheme>https?://)?(?P<host>\$\{?\w+\}?|\[::1?\]|[A-Za-z][\w.-]*|\d{1,3}(?:\.\d{1,3}){3})(?::(?P<port>\d{2,5}|\$\{?\w+\}?))?(?P<path>/[^\s\"'<>|\\)`,;]*)?"
@@ -92,14 +92,18 @@ class Ports:
         if host.startswith("$"):
             name = host.strip("${}")
             ours = name == "OLLAMA_HOST" or re.fullmatch(r"OLLAMA_(BASE_)?URL|OLLAMA_API_BASE|OLLAMA_ENDPOINT|OLLAMA_ADDR(ESS)?", name)
-            if port == 11434 or (
-                ours and port is None and name not in self.paths_in and (path.startswith(("/api/", "/v1/")) or name == "OLLAMA_HOST")
-            ):
+            if port == 11434 or (ours and port is None and name not in self.paths_in and (_api(path) or name == "OLLAMA_HOST")):
                 return self.ports.get(11434, "ollama")
             return None
         if port == 11434:
             return self.ports.get(11434, "ollama")
         return self.ports.get(port) if port is not None and host in LOCAL else None
+
+
+def _api(path: str) -> bool:
+    """Does a path begin as a full one does, give or take a slip? What follows a base address that may end in /v1 is not ours to judge."""
+    first = "/" + path.lstrip("/").split("/")[0]
+    return first in {"/api", "/v1"} or nearest(first, ["/api", "/v1"], 1) is not None
 
 
 def _port(text: str, usual: int) -> int | None:
@@ -113,7 +117,11 @@ def in_text(text: str, line: int) -> Iterator[tuple[str, int | None, str, int, s
         port = found["port"]
         if not found["scheme"] and not port and not found["host"].startswith("$"):
             continue
-        if not found["scheme"] and not (port and port.isdigit()) and not (found["path"] or "").startswith(("/api/", "/v1/", "/metrics")):
+        if (
+            not found["scheme"]
+            and not (port and port.isdigit())
+            and not ((found["path"] or "").startswith(("/api/", "/v1/", "/metrics")) or "OLLAMA" in found["host"])
+        ):
             continue
         path = re.split(r"[?#]", found["path"] or "")[0].rstrip(".,:!")
         yield found["host"], int(port) if port and port.isdigit() else None, path, line + text[: found.start()].count("\n"), found[0]

@@ -12,6 +12,25 @@ from labkit.facts.lint.vocabulary import nearest, table
 
 IN_WORDS = "Modelfile, Dockerfile, Compose, Kubernetes, Prometheus, GitHub workflow, shell script, .env, Markdown, Foundry JSON"
 
+_OTHERS = {
+    ".py",
+    ".toml",
+    ".txt",
+    ".go",
+    ".ts",
+    ".js",
+    ".rs",
+    ".html",
+    ".dockerignore",
+    ".ipynb",
+    ".c",
+    ".cpp",
+    ".h",
+    ".csv",
+    ".tpl",
+    ".j2",
+    ".tmpl",
+}
 _HELM = re.compile(
     r"\{\{-?\s*(\.Values|\.Release|\.Chart|\.Capabilities|\.Files|include\s|template\s|toYaml|tpl\s|define\s|range\s|if\s|with\s|-?\s*end\b|\$\.Values)"
 )
@@ -37,12 +56,14 @@ def by_name(path: str) -> str | None:
     pure = PurePath(path)
     name = pure.name
     low = name.lower()
+    if low.endswith((".md", ".markdown", ".mdx")):
+        return "markdown"
+    if PurePath(low).suffix in _OTHERS:
+        return None
     if re.match(r"modelfile([.\-_].*)?$", low) or low.endswith(".modelfile"):
         return "modelfile"
     if re.match(r"(dockerfile|containerfile)([.\-_].*)?$", low) or low.endswith((".dockerfile", ".containerfile")):
         return "dockerfile"
-    if low.endswith((".md", ".markdown", ".mdx")):
-        return "markdown"
     if low.endswith((".sh", ".bash", ".zsh", ".ksh")):
         return "shell"
     if low.endswith(".ps1"):
@@ -66,7 +87,7 @@ def recognise(path: str, text: str) -> str | None:
     first = text.split("\n", 1)[0]
     if re.match(r"#!.*\b(ba|z|da|a|k)?sh\b", first):
         return "shell"
-    if "." in PurePath(path).name.lstrip("."):
+    if PurePath(path).suffix and not path.endswith("."):
         return None  # .py, .txt, .c …: named as something else
     return of_instructions(text) or of_yaml(text, path)
 

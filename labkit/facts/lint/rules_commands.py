@@ -136,19 +136,16 @@ def program(document: Document) -> Iterator[Hit]:
         if not command.words or command.words[0].open:
             continue
         name, follows = command.name, command.rest[0].text if command.rest else ""
-        if name not in programs and follows:
+        if name not in {*programs, "llama"} and follows:
             near = nearest(name, programs, 1)
             if (near and follows in programs[near] and follows not in {"help", "run", "list", "ls", "ps"}) or (
                 near == "ollama" and follows in programs[near]
             ):
                 yield Hit(command.line, {"word": name, "fix": near}, Edit(command.line, name, str(near)))
                 continue
-        if (
-            name not in tools
-            and name.startswith(("llama-", "lama-", "llma-", "llam", "lla", "ll", "al"))
-            and len(name) > 8
-            and (near := nearest(name, tools, 1))
-        ):
+        first = name.partition("-")[0]
+        ours = "-" in name and (first == "llama" or nearest(first, ["llama"], 1))
+        if ours and name not in tools and (near := nearest(name, tools, 1)):
             yield Hit(command.line, {"word": name, "fix": near}, Edit(command.line, name, near))
 
 

@@ -142,7 +142,7 @@ def depends(document: Document) -> Iterator[Hit]:
         needed = service.get("depends_on")
         for other, at, how in needed.items() if needed and needed.is_map else ():
             target = services.get(other)
-            if target is None or how.string("condition") != "service_healthy" or _partial(document):
+            if target is None or how.string("condition") != "service_healthy" or how.string("required") == "false" or _partial(document):
                 continue
             check = target.get("healthcheck")
             off = check is not None and (
@@ -163,11 +163,16 @@ def undefined(document: Document) -> Iterator[Hit]:
     for _name, _, service in _services(document):
         needed = service.get("depends_on")
         if needed:
-            used = [(key, at.line) for key, at, _ in needed.items()] + [(n.text or "", n.line) for n in needed.each()]
+            used = [(key, at.line) for key, at, how in needed.items() if how.string("required") != "false"] + [
+                (n.text or "", n.line) for n in needed.each()
+            ]
             for other, line in used:
                 if other not in services and "$" not in other:
                     yield from _missing("service", other, line, services)
         for kind in ("networks", "secrets", "configs"):
+            whole = tree.get(kind)
+            if whole is not None and not whole.is_map:
+                continue  # filled in by a variable
             declared = {key for key, _, _ in tree.items(kind)}
             used_node = service.get(kind)
             used = [(key, at.line) for key, at, _ in used_node.items()] if used_node and used_node.is_map else []

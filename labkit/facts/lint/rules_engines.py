@@ -58,18 +58,31 @@ def vllm_flag(document: Document) -> Iterator[Hit]:
     rows = table("vllm")
     known = {f"--{flag}" for flag in [*rows["flags"], *rows["older_flags"]]}
     for _, words in serving(document):
-        yield from _flags(words, known | {"--no-" + flag[2:] for flag in known}, rows["flags_meant"], "vllm serve")
+        yield from _flags(words, known | {"--no-" + flag[2:] for flag in known}, rows["flags_meant"], "vllm serve", abbreviated=True)
 
 
-def _flags(words: list[Word], known: set[str], meant: dict[str, str], program_name: str) -> Iterator[Hit]:
+def _flags(words: list[Word], known: set[str], meant: dict[str, str], program_name: str, abbreviated: bool = False) -> Iterator[Hit]:
     for word in words:
         flag = re.split(r"[= ]", word.text)[0].split(".")[0]
-        if word.quoted or not re.fullmatch(r"--[a-zA-Z][\w-]+", flag) or flag in known or flag.replace("_", "-") in known:
+        if word.quoted or not re.fullmatch(r"--[a-zA-Z][\w-]{2,}", flag) or flag in known or flag.replace("_", "-") in known:
             continue
-        if any(name.startswith(flag) for name in known):
+        if abbreviated and any(name.startswith(flag) for name in known):
             continue  # argparse takes a beginning that fits
         if near := meant.get(flag) or nearest(flag, known, 2 if len(flag) > 9 else 1):
             yield Hit(word.line, {"command": program_name, "flag": flag, "fix": near}, Edit(word.line, flag, near))
+
+
+def _list(word: str) -> bool:
+    return bool(re.fullmatch(r"\$(@|\*|\{\w+\[[@*]\][^}]*\}|\{[@*]\}|\(.*\))", word))
+
+
+def _variable(word: str) -> bool:
+    return bool(re.fullmatch(r"\$\{?\w+([:-][^}]*)?\}?", word))
+
+
+def _takes_value(flag: str) -> bool:
+    """A flag with a value of its own behind it, as far as the name says."""
+    return flag.startswith("--") and "=" not in flag and not re.match(r"--(enable|disable|no|trust|enforce)-", flag)
 
 
 def vllm_tools(document: Document) -> Iterator[Hit]:
@@ -77,11 +90,7 @@ def vllm_tools(document: Document) -> Iterator[Hit]:
         text = [word.text for word in words]
         if "--enable-auto-tool-choice" not in text or any(re.match(r"--tool[-_]call[-_]parser|--config\b", word) for word in text):
             continue
-        if any(
-            re.match(r"\$(\{?\w+\}?|@|\*|\{\w+\[@\]\})$|\$\(", word) and not words[n - 1].text.startswith("--")
-            for n, word in enumerate(text)
-            if n
-        ):
+        if any(_list(word) or (_variable(word) and not _takes_value(text[n - 1])) for n, word in enumerate(text) if n):
             continue  # an unknown list of options may hold it
         yield Hit(words[text.index("--enable-auto-tool-choice")].line)
 

@@ -137,15 +137,15 @@ def metric(document: Document) -> Iterator[Hit]:
 
 def _metric(name: str, line: int) -> Hit | None:
     rows = table(name.split(":")[0])
-    known = rows["metrics"] if name.startswith("vllm") else [f"llamacpp:{metric}" for metric in rows["metrics"]]
+    known = [*rows["metrics"], *rows["older_metrics"]] if name.startswith("vllm") else [f"llamacpp:{metric}" for metric in rows["metrics"]]
     bare = re.sub(r"_(total|bucket|sum|count|created|info)$", "", name)
     if name in known or bare in known or f"{bare}_total" in known:
         return None
     meant = rows.get("metrics_meant", {}).get(bare) or rows.get("metrics_meant", {}).get(name)
-    near = meant or nearest(bare, known, 2)
+    near = meant or nearest(bare, known, 2) or nearest(name, known, 2)
     if not near:
         return None
-    ending = name[len(bare) :]
+    ending = "" if near.endswith(name[len(bare) :]) else name[len(bare) :]
     whole = re.fullmatch(r"[\w:]+", near) is not None
     edit = Edit(line, name, near + ending) if whole and not meant else None
     return Hit(line, {"name": name, "program": TITLES[name.split(":")[0]], "fix": near + (ending if whole else "")}, edit)

@@ -29,6 +29,13 @@ def distance(one: str, other: str, limit: int = 3) -> int:
     """Letters to insert, drop, change or swap with their neighbour (optimal string alignment); more than `limit` counts as limit + 1."""
     if abs(len(one) - len(other)) > limit:
         return limit + 1
+    # what both begin and end with does not count
+    while one and other and one[0] == other[0]:
+        one, other = one[1:], other[1:]
+    while one and other and one[-1] == other[-1]:
+        one, other = one[:-1], other[:-1]
+    if not one or not other:
+        return min(max(len(one), len(other)), limit + 1)
     before: list[int] = []
     row = list(range(len(other) + 1))
     for i, a in enumerate(one, 1):
@@ -43,10 +50,22 @@ def distance(one: str, other: str, limit: int = 3) -> int:
     return row[-1]
 
 
+@functools.cache
+def _letters(word: str) -> int:
+    """Which letters a word has, as bits."""
+    bits = 0
+    for letter in word:
+        bits |= 1 << (ord(letter) % 128)
+    return bits
+
+
 def nearest(word: str, known: Iterable[str], limit: int | None = None) -> str | None:
     """The known word that `word` is most likely a slip of, or None: one slip in a short word, two in one of 12 letters or more."""
     allowed = limit if limit is not None else (2 if len(word) >= 12 else 1 if len(word) >= 3 else 0)
-    found = [(distance(word, other, allowed), other) for other in known]
+    mine = _letters(word)
+    # one slip changes at most two of the letters that a word has: most words need no closer look
+    close = [other for other in known if abs(len(other) - len(word)) <= allowed and (mine ^ _letters(other)).bit_count() <= 2 * allowed]
+    found = [(distance(word, other, allowed), other) for other in close]
     best = min(found, default=(allowed + 1, ""))
     return best[1] if 0 < best[0] <= allowed else None
 
