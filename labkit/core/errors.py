@@ -19,6 +19,10 @@ class LabkitError(Exception):
         self.next = next
         super().__init__(f"{cause} — {next}" if next else cause)
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it, by IPython's protocol: the sentence, without the lines of code that led there."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class BadInput(LabkitError):
     """What was asked cannot be done as asked: an unknown name, a broken file, too little memory."""

@@ -23,6 +23,7 @@ _SUBSCRIPTION, _GROUP = "00000000-0000-0000-0000-000000000000", "stand-in"
 _VERSION = re.compile(r"/registries/(?P<registry>[^/]+)/(?P<kind>models|datarefs)/(?P<name>[^/]+)/versions/(?P<version>[^/]+)$")
 _DISCOVERY = re.compile(r"^/registrymanagement/v1\.0/registries/(?P<registry>[^/]+)/discovery$")
 _ASSET = re.compile(r"^azureml://registries/(?P<registry>[^/]+)/models/(?P<name>[^/]+)/versions/(?P<version>[^/]+)$")
+GALLERY = "/asset-gallery/v1.0/models"  # where Foundry Local's SDK (2.2) asks a catalogue
 _DATE = "Sun, 22 Nov 2026 00:00:00 GMT"
 
 
@@ -43,10 +44,13 @@ class AzureStandIn(StandIn):
     def __init__(self, models: dict[str, Model], registry: str = "azureml", page: int = 50) -> None:
         super().__init__()
         self.models, self.registry, self.page = models, registry, page
+        self.gallery_asked: list[dict[str, Any]] = []  # what Foundry Local's SDK asked so far
 
     def answer(self, asked: Asked) -> Reply:
         if asked.path == "/api/eastus/ux/v1.0/entities/crossRegion":
             return self._catalogue(json.loads(asked.body))
+        if asked.path == GALLERY:
+            return self._gallery(json.loads(asked.body))
         if asked.path == "/modelregistry/v1.0/registry/models/nonazureaccount":
             return self._address(asked.query.get("assetId", ""))
         if match := _DISCOVERY.match(asked.path):
@@ -73,6 +77,13 @@ class AzureStandIn(StandIn):
         return Reply.of_json(
             {"indexEntitiesResponse": {"totalCount": len(fitting), "value": value, "nextSkip": more, "continuationToken": ""}}
         )
+
+    def _gallery(self, body: dict[str, Any]) -> Reply:
+        """The same entities in the form that the SDK asks for, on one page."""
+        self.gallery_asked.append(body)
+        wanted = {one["field"].rpartition("/")[2]: one["values"] for one in body["filters"]}
+        fitting = [name for name, m in sorted(self.models.items()) if m.alias and m.device in wanted.get("device", [m.device])]
+        return Reply.of_json({"totalCount": len(fitting), "value": [self._entity(name) for name in fitting]})
 
     def _entity(self, name: str) -> dict[str, Any]:
         model = self.models[name]

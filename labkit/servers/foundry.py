@@ -5,7 +5,8 @@ The service keeps what it registers on disk, for ever. So each one here gets a d
 stays registered. Foundry Local never writes to the model's folder; what a folder must say itself (threads, context) is said
 in a copy of its small genai_config.json, beside links to its files.
 
-Telemetry: `CI=true` and `disable_nonessential_telemetry` are set. Limits of SDK 2.2.1: `ignore_eos` and `logprobs` are dropped
+Nothing goes out: its public catalogue is an empty one on this machine (or the first look at /v1/models would ask the real
+one), `CI=true` and `disable_nonessential_telemetry` are set. Limits of SDK 2.2.1: `ignore_eos` and `logprobs` are dropped
 without a word, there is no /v1/completions, no /health and no /metrics, and several requests at once take turns
 (github.com/microsoft/Foundry-Local, sdk_v2; all of it seen here). The SDK loads its own onnxruntime-genai for the whole
 process, and the package onnxruntime_genai cannot be loaded after it: one more reason for a process of its own.
@@ -36,6 +37,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from labkit.core import extras, machine
 from labkit.core.errors import BadInput, MissingPart, nearest
 from labkit.core.records import ModelRef
+from labkit.servers.azure_stand_in import GALLERY, AzureStandIn
 from labkit.servers.base import HOST, Running, Server
 
 CONFIG = "genai_config.json"
@@ -200,7 +202,7 @@ def main(task: dict[str, Any]) -> None:
     """The server process: serves until it is told to stop, or until its parent is gone."""
     data = Path(os.environ["LABKIT_FOUNDRY_DATA"])
     folder = configured(Path(task["path"]), data / "model", task["threads"], task["context"], task["ignore_eos"])
-    with manager(data, task["port"]) as found:
+    with AzureStandIn({}) as empty, manager(data, task["port"], (empty.url + GALLERY,)) as found:
         model = register(found, folder, task["id"])
         started = time.perf_counter()
         model.load()
