@@ -26,18 +26,15 @@ def claims(
     """
     from labkit.facts.live import start
 
-    refuted, shown, cells = 0, {"confirmed": 0, "refuted": 0, "not-run": 0}, []
+    shown = {"confirmed": 0, "refuted": 0, "not-run": 0}
     for row in start.decide(ids or (), live, say):
         shown[row["shown"]] += 1
-        refuted += row["shown"] == "refuted"
         if json:
             emit([row])
         else:
-            cells.append((row["id"], row["says"], row["verdict"], row["shown"], row["why"]))
-    if not json:
-        table("What people say", ("id", "they say", "it is", "shown here", "why"), cells)
+            print(f"{row['id']}: {row['verdict']} ({row['shown']})\n  said  {row['says']}\n  seen  {row['why']}\n", flush=True)  # noqa: T201
     say(", ".join(f"{count} {word}" for word, count in shown.items()))
-    return 1 if refuted else 0
+    return 1 if shown["refuted"] else 0
 
 
 @app.command()

@@ -34,6 +34,7 @@ class Claim(BaseModel):
     truth: str
     source: str
     see: str
+    from_version: dict[str, str] = {}  # a release of the program -> what holds from it on, where that differs
 
     @property
     def seen_by(self) -> Literal["lab", "address", "command", "words"]:

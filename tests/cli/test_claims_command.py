@@ -34,9 +34,10 @@ def test_all_of_the_ledger_without_a_server(capsys):
     assert "labkit claims --live" in found["foundry-metrics"]["why"]
 
 
-def test_a_table_for_people(capsys):
+def test_lines_for_people(capsys):
     assert cli.run(["claims", "phi4-mini-vram"]) == 0
     out = capsys.readouterr()
+    assert "phi4-mini-vram: false (confirmed)" in out.out
     assert "7.67" in out.out
     assert "1 confirmed" in out.err
 

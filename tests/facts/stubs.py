@@ -52,7 +52,7 @@ class Ollama(Stub):
         if asked.path == "/api/embed" and self.other == "no embed":
             return None
         fixed = {
-            "/api/version": {"version": "0.24.0"},
+            "/api/version": {"version": "0.32.15" if self.other == "newer" else "0.24.0"},
             "/api/tags": {"models": [{"name": "default:latest", "size": 1_000_000}]},
             "/api/ps": {"models": list(self.loaded.values())},
             "/api/embeddings": {"embedding": [1.0]},

@@ -16,7 +16,7 @@ def rows(*factors):
 
 
 def test_every_claim_is_complete():
-    assert all(all(claim.model_dump().values()) for claim in claims.load().values())
+    assert all(all(claim.model_dump(exclude={"from_version"}).values()) for claim in claims.load().values())
 
 
 @pytest.mark.parametrize(("factors", "shown"), [((1.2, 1.2), "refuted"), ((1.3, 2.9), "confirmed"), ((1.2,), "not-run")])

@@ -123,7 +123,7 @@ def onnx_folder(folder: Path, other: bool) -> dict[str, Any]:
 
 
 # the one table: id -> what makes the world behave as the claim says. A text or codes: the stub server's; `program`: of the stub
-# program; a function: fields of a World. For a claim that is true it is the world in which it would be false.
+# program; `fields` or a function: fields of a World. For a claim that is true it is the world in which it would be false.
 OTHER: dict[str, Any] = {
     "ollama-modelfile-context-length": {"program": "takes every parameter"},
     "ollama-modelfile-file": {"program": "takes every instruction"},
@@ -159,6 +159,7 @@ OTHER: dict[str, Any] = {
     "foundry-metrics": {"status": {"/metrics": 200, "/api/metrics": 200}},
     "foundry-rbac": {"server": "keys"},
     "foundry-batching": {"server": "batches"},
+    "foundry-ready-at-once": {"fields": {"foundry_ready_s": 0.001}},
     "foundry-windows-only": {"status": {"/catalogs/local/v1/chat/completions": 404}},
     "foundry-alias-over-rest": {"server": "takes aliases"},
     "foundry-one-endpoint": {"server": "one endpoint"},
@@ -199,7 +200,13 @@ def seen(id: str, folder: Path, other: bool) -> dict[str, Any]:
             program = stubs.program(folder / "ollama", said.get("program", ""), said.get("names"))
             fields |= {"ollama_model": "default", "ollama_program": program, "ollama_defaults": True, "system": "Linux"}
         if name == "foundry":
-            fields |= {"foundry_model": "small-generic-cpu:1", "foundry_alias": "small", "system": "Linux"}
+            fields |= {
+                "foundry_model": "small-generic-cpu:1",
+                "foundry_alias": "small",
+                "foundry_ready_s": 3.0,
+                "system": "Linux",
+                **said.get("fields", {}),
+            }
         return live.check(id, live.World(**fields))
 
 
@@ -247,6 +254,13 @@ def test_a_newer_ollama_that_refuses_to_embed_with_a_chat_model(code, shown):
     with stubs.Ollama(status={"/api/embed": code, "/api/embeddings": code}) as server:
         row = live.check("ollama-embeddings-endpoint", live.World(ollama_url=server.url, ollama_model="default"))
     assert row["shown"] == shown
+
+
+@pytest.mark.parametrize(("release", "told"), [("newer", True), ("", False)])
+def test_what_holds_for_a_newer_release_is_said(release, told):
+    with stubs.Ollama(release) as server:
+        row = live.check("ollama-serves-gguf", live.World(ollama_url=server.url, ollama_model="default"))
+    assert ("; from 0.30 on: " in row["why"]) == told
 
 
 def test_a_check_leaves_no_model_behind(tmp_path):

@@ -13,6 +13,7 @@ A check that needs what the world has not is not-run, and says the command that 
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -78,6 +79,7 @@ CHECKS: dict[str, Check] = {
     "foundry-metrics": Check(foundry.metrics, _FOUNDRY),
     "foundry-rbac": Check(foundry.keys, _FOUNDRY),
     "foundry-batching": Check(foundry.batching, _FOUNDRY),
+    "foundry-ready-at-once": Check(foundry.ready, (*_FOUNDRY, "foundry_ready_s")),
     "foundry-windows-only": Check(foundry.platform, _FOUNDRY),
     "foundry-alias-over-rest": Check(foundry.alias, (*_FOUNDRY, "foundry_alias")),
     "foundry-one-endpoint": Check(foundry.own_route, _FOUNDRY),
@@ -110,6 +112,7 @@ _GET = {
     "ollama_program": "Ollama is not here: labkit runtimes install ollama",
     "ollama_defaults": "this Ollama has settings of its own; labkit claims --live starts one without",
     "foundry_alias": "the service was not asked for a model with an alias",
+    "foundry_ready_s": "nobody measured how long the service took to start: labkit claims --live",
     "foundry_folder": "the model's folder is not known",
     "module foundry_local_sdk": f"Foundry Local's SDK is not installed; install it: {extras.install('foundry')}",
     "licence foundry-local-sdk": f"Foundry Local's SDK is not installed; install it: {extras.install('foundry')}",
@@ -150,9 +153,22 @@ def check(id: str, world: World) -> dict[str, Any]:
             return claims.row(id, "not-run", _GET.get(need) or _NO_SERVER[need.split("_")[0]])
     try:
         held, why = one.decide(world)
+        why += _newer(claim, world)
     except (httpx.HTTPError, OSError, subprocess.SubprocessError, ValueError, LookupError) as error:
         return claims.row(id, "not-run", f"it did not answer as expected ({type(error).__name__}: {' '.join(str(error).split())[:120]})")
     return claims.row(id, "not-run" if held is None else "confirmed" if held else "refuted", why)
+
+
+def _newer(claim: claims.Claim, world: World) -> str:
+    """What the ledger says of the release that runs here, where it is newer than the one that most of it is about."""
+    if not (claim.from_version and world.ollama_url):
+        return ""
+    here = _numbers(ollama_api.version(world))
+    return "".join(f"; from {start} on: {truth}" for start, truth in claim.from_version.items() if here >= _numbers(start))
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", version)]
 
 
 def rows(ids: Iterable[str], world: World) -> Iterator[dict[str, Any]]:

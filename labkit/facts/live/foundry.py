@@ -52,6 +52,17 @@ def _rate(world: World, parallel: int, tokens: int) -> float:
     return float(sum(a["usage"]["completion_tokens"] for a in answers)) / (time.perf_counter() - start)
 
 
+def ready(world: World) -> Seen:
+    """`foundry-ready-at-once`: seconds until it could answer, against those of a short answer."""
+    waited, spans = float(world.foundry_ready_s or 0), []
+    for _ in range(3):
+        begin = time.perf_counter()
+        chat(world, tokens=2).raise_for_status()
+        spans.append(time.perf_counter() - begin)
+    answer = sorted(spans)[1]
+    return waited > 2 * answer, f"{waited:.2f} s from its start until it could answer; an answer of 2 tokens then takes {answer:.3f} s"
+
+
 def platform(world: World) -> Seen:
     """`foundry-windows-only`: does it answer on another system?"""
     if world.system == "Windows":

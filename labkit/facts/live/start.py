@@ -11,6 +11,7 @@ foundry-metrics confirmed
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -79,10 +80,11 @@ def foundry(here: World, ref: ModelRef) -> Iterator[World]:
 
     server = servers.open("foundry")
     ready = service.as_onnx(ref)
+    begin = time.perf_counter()
     with server.start(ready) as running:
+        fields: dict[str, Any] = {"foundry_url": running.url, "foundry_ready_s": time.perf_counter() - begin, "foundry_folder": ready.path}
         id = service.model_id(ready.name)
-        alias = id.removesuffix("-generic-cpu:1")
-        yield dataclasses.replace(here, foundry_url=running.url, foundry_model=id, foundry_alias=alias, foundry_folder=ready.path)
+        yield dataclasses.replace(here, foundry_model=id, foundry_alias=id.removesuffix("-generic-cpu:1"), **fields)
 
 
 @contextmanager

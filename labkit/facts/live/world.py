@@ -41,6 +41,7 @@ class World:
     foundry_model: str | None = None
     foundry_alias: str | None = None
     foundry_folder: Path | None = None
+    foundry_ready_s: float | None = None  # from its start until it could answer
     llama_url: str | None = None
     programs: Mapping[str, str | None] = field(default_factory=dict)  # stand-ins by name; others are looked up on the path
     modules: Mapping[str, Any] = field(default_factory=dict)  # stand-ins by name; others are imported; None: not here
