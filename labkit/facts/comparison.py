@@ -89,7 +89,7 @@ def table(evidence: Evidence) -> list[dict[str, Any]]:
 def decide(side: Side, evidence: Evidence) -> tuple[Shown, str, str]:
     """(does it hold, the figures, by what) of one side."""
     if side.none:
-        return "no run-time test", side.none, "terms" if "terms cited" in side.none else "a person"
+        return "no run-time test", side.none, "terms cited" if "terms cited" in side.none else "not by a run"
     if side.claim:
         found = next((row for row in evidence.get("claims", ()) if row["id"] == side.claim), None)
         return by_claim(found) if found else "not decided here", str(found["why"]) if found else "not checked", f"claim {side.claim}"

@@ -11,7 +11,7 @@ look like in pictures is in `versus_plots`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ from labkit.core.records import Measurement, Message, ModelRef
 from labkit.facts import comparison
 from labkit.measure import versus, versus_parallel, versus_quality, versus_start
 from labkit.models import catalog
+from labkit.quant import gguf
 
 Row = Mapping[str, Any]
 IN_PROCESS = ("llamacpp", "ortgenai")
@@ -60,6 +61,18 @@ class Contest:
         rounds, tokens = (2, 8) if self.quick else (7, 24)
         with versus.opened(self.model, self.engines, self.threads) as ring:
             return versus.compare(ring, versus.prompts(ring, rounds + 1, self.seed), tokens)
+
+    def formats(self) -> list[Measurement]:
+        """llama.cpp alone on the model's own file and on a rung of another type, in turn: is it the engine, or the file?"""
+        own = gguf.source_type(self.model)
+        other = "Q8_0" if own == "Q4_0" else "Q4_0"
+        files = {own: self.model, other: gguf.as_type(self.model, other, progress=False)}
+        rounds, tokens = (2, 8) if self.quick else (5, 24)
+        with ExitStack() as stack:
+            rings = [stack.enter_context(versus.opened(file, [versus.REFERENCE], self.threads)) for file in files.values()]
+            sides = {name: ring.contenders[versus.REFERENCE]._replace(name=name) for name, ring in zip(files, rings, strict=True)}
+            ring = rings[0]._replace(contenders=sides)
+            return versus.compare(ring, versus.prompts(ring, rounds + 1, self.seed, first=7), tokens)
 
     def start(self) -> list[dict[str, Any]]:
         """Each engine in a fresh process: load for the first time and again, memory with all its processes."""
@@ -152,6 +165,26 @@ def told_latency(figures: Sequence[Row], guess: str, guess_times: float) -> list
     said += [f"Not to be told from it here: {', '.join(tied)}."] if tied else []
     said += [f"{title(last['engine'])} takes {last['tpot_s'] / best['tpot_s']:.1f} times as long; your guess was {guess_times:g}."]
     return [*said, f"Your guess for the fastest, {title(guess)}, " + ("agrees with that." if right else "does not agree.")]
+
+
+def told_formats(figures: Sequence[Row]) -> list[str]:
+    """llama.cpp on two files: time to first token and time per token, with their intervals."""
+    said = []
+    for row in figures:
+        ttft, tpot = (
+            f"{1e3 * row[key]:.3g} ms ({1e3 * row[f'{key}_low']:.3g} to {1e3 * row[f'{key}_high']:.3g})" for key in ("ttft_s", "tpot_s")
+        )
+        said.append(f"{row['engine']}: first token after {ttft}, then {tpot} for each")
+    return said
+
+
+def told_table(table: Sequence[Row]) -> Iterator[str]:
+    """Each statement of the feature table with what came of it, by what, and the figures."""
+    for row in table:
+        for side in ("ollama", "foundry"):
+            if row[f"{side}_shown"] != "–":
+                why = str(row[f"{side}_why"]).removeprefix("no run-time test, ")
+                yield f"{row['aspect']}: {title(side)} {row[f'{side}_says']}\n    {row[f'{side}_shown']} ({row[f'{side}_by']}): {why}"
 
 
 def told_largest(cold: Sequence[Row], guess: str) -> str:

@@ -24,8 +24,8 @@
 #
 # **The question this lab answers: how do we compare Ollama, Foundry Local, ONNX Runtime GenAI and llama.cpp so that the result is worth something, and which one do I take?**
 #
-# It builds on labs 01 (time to first token), 04 (quality), 07 (ONNX), 10 (Ollama) and 11 (Foundry Local). About 45 minutes, 2 GB of memory.
-# Nothing is downloaded. Servers are started for each step on this machine only, and stopped after it.
+# It builds on labs 01 (time to first token), 04 (quality), 07 (ONNX), 10 (Ollama) and 11 (Foundry Local). About 45 minutes, 2 GB of memory;
+# the first time the model is converted to ONNX, unless lab 07 or 11 has done so, which takes 4 GB for a minute (with less, look at the recording). Nothing is downloaded. Servers are started for each step on this machine only, and stopped after it.
 #
 # Many tables on the web compare these programs. Most of them do not say which model, which prompt, which processor. Here you build
 # a comparison that you can defend, and then use it to check the best known of those tables, row by row.
@@ -137,6 +137,16 @@ for sentence in versus_view.told_latency(figures, my_guess_fastest, my_guess_tim
     print(sentence)
 
 # %% [markdown]
+# **Is it the engine, or the file?** If ONNX Runtime wins here, do not write "llama.cpp is slow" yet. SmolLM2's file is Q4_1, a format for which llama.cpp has no special code.
+# For Q4_0 it rearranges the weights when it loads them, so that the processor's widest instructions fit. The next cell runs llama.cpp on both files, in turn, with the same prompts:
+
+# %%
+formats = versus.figures(lab.step("formats", contest.formats, needs="llamacpp"))
+print("\n".join(versus_view.told_formats(formats)))
+
+# %% [markdown]
+# So "same weights" has a price: the format that the weights happen to be in may suit one engine better than another. A fair report names it.
+#
 # Two of the times contain HTTP and two do not; the plot says which. Is that unfair? It is what you would get: there is no Ollama without HTTP. But say it,
 # and do not conclude anything about the *engine* inside. Compare within the pairs to see what the server around it costs.
 #
@@ -205,12 +215,13 @@ assert len(fig.axes[0].lines) == len({row["engine"] for row in many})
 
 # %% [markdown]
 # On the left higher is better, on the right lower. A flat line on the left is a queue: more requests only wait longer. With few processor cores even a good
-# server gains little, because reading the prompts is arithmetic, and that is not shared. A machine with a GPU shows a very different picture (lab 15).
+# server gains little, because reading the prompts is arithmetic for each request, and that cannot be shared. A machine with a GPU shows a very different picture (lab 15).
 #
 # ## 6. And is it still the same model?
 #
 # Speed is easy to gain with a worse model. So look at quality beside it: how far is each *file* from the 16-bit copy, on the same tokens (lab 04)? Ollama and Foundry Local
-# serve the files measured here, but they do not show all scores, so llama.cpp and ONNX Runtime GenAI stand in for them.
+# serve the files measured here (Foundry Local: *ONNX int4*), but they do not show all scores, so llama.cpp and ONNX Runtime GenAI stand in for them. *int4-shared* stores the table of
+# tokens once, in few bits, where *int4* keeps it in more: it is about as large as the Q4_0 file. Compare those two.
 
 # %%
 quality = lab.step("quality", contest.quality, needs=("ortgenai", "onnx"))
@@ -220,10 +231,10 @@ pd.DataFrame(quality)[columns].round(4)
 
 # %% [markdown]
 # If your model is `smollm2-135m`, its GGUF file is Q4_1, and *both* formats stem from it. The Q4_1 point is the file itself: its distance from its own
-# 16-bit copy is only that of the arithmetic. The ONNX folder was quantized a second time, and pays for it. So this plot does not say that one format is better than the other; it says
-# what it costs to go from one to the other. To compare the formats, start both from an original with 16 bits.
+# 16-bit copy is only that of the arithmetic. Q4_0 and both ONNX folders were quantized a second time, and pay for it. So compare these with each other, at equal size, and not with Q4_1.
+# For a verdict about formats, start from an original with 16 bits.
 #
-# The next table shows it from the other side: how much of each answer in section 3 is the same text as llama.cpp's, from the beginning on? One token that was nearly a tie is enough
+# The next lines show it from the other side: how much of each answer in section 3 is the same text as llama.cpp's, from the beginning on? One token that was nearly a tie is enough
 # for two texts to part for good, so less than 100 % is no error.
 
 # %%
@@ -314,12 +325,7 @@ table = comparison.table(evidence)
 pd.DataFrame(versus_view.table_words(table)).set_index("aspect")
 
 # %%
-for row in table:
-    for name in ("ollama", "foundry"):
-        if row[f"{name}_says"] != "–":
-            print(
-                f"{row['aspect']}: {versus_view.title(name)} {row[f'{name}_says']}\n    {row[f'{name}_shown']}, by {row[f'{name}_by']}: {row[f'{name}_why']}"
-            )
+print("\n".join(versus_view.told_table(table)))
 assert len(table) == 15
 
 # %% [markdown]
