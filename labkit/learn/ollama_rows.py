@@ -30,6 +30,7 @@ from labkit.servers import ollama as server
 from labkit.servers import runtimes
 
 _TERMINAL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # what moves a terminal's cursor
+_CHAT = "/v1/chat/completions"
 _STORY = "Tell me a story about a small robot that learns to sail."
 
 
@@ -178,18 +179,17 @@ def cosine(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def openai_rows(desk: Desk, question: str, tokens: int) -> Rows:
-    """The same question through Ollama's own API and through its OpenAI endpoint, each by its official client."""
-    running = desk.server()
-    ref = desk.require()
-    request, rows = Request.chat(question, max_tokens=tokens), []
-    for name, url in (("ollama", running.url), ("openai", running.base_url)):
-        session = engines.open(name).load(ref, url=url)
+    """The same question through Ollama's own API, through its OpenAI endpoint, and there with the penalty off in the model."""
+    ref, plain = desk.require(), f"{desk.name}-plain"
+    desk.ask(lambda client: client.create(plain, from_=desk.name, parameters={"repeat_penalty": 1.0}))
+    url, request, rows = desk.server().base_url, Request.chat(question, max_tokens=tokens), []
+    other = ModelRef(name=plain, path=ref.path, format="endpoint")
+    for name, model, address in (("ollama", ref, "/api/chat"), ("openai", ref, _CHAT), ("openai", other, _CHAT)):
+        session = engines.open(name).load(model, url=url)
         found = measure.run(session, request, repeats=1)[0]
         session.close()
         keep = ("prompt_tokens", "output_tokens", "finish_reason", "ttft_s", "decode_tokens_per_s", "text")
-        rows.append(
-            {"client": name, "address": "/api/chat" if name == "ollama" else "/v1/chat/completions", **{k: getattr(found, k) for k in keep}}
-        )
+        rows.append({"client": name, "address": address, "model": model.name, **{key: getattr(found, key) for key in keep}})
     return rows
 
 

@@ -2,7 +2,7 @@
 # labkit:
 #   title: The life of a model in Ollama
 #   minutes: 45
-#   memory_gb: 1.0
+#   memory_gb: 1.2
 #   track: [run, operate]
 #   builds_on: [1, 2, 4]
 #   prerequisites: ["Ollama (`labkit runtimes install ollama`, or one of your own) for your own figures; without it the lab plays its recording"]
@@ -24,7 +24,7 @@
 #
 # **The question this lab answers: what does Ollama do with a model from the first command to the last, and which of its settings really change something?**
 #
-# It builds on labs 01 (time to first token), 02 (KV cache) and 04 (quantization). About 45 minutes, 1 GB of memory. Nothing is downloaded.
+# It builds on labs 01 (time to first token), 02 (KV cache) and 04 (quantization). About 45 minutes, 1.2 GB of memory. Nothing is downloaded.
 #
 # **Ollama** is a program with two halves. A *server* keeps models on the disk, loads them when a request comes and answers over HTTP.
 # A *command line* asks that server. The arithmetic inside is llama.cpp's, as in labs 00 to 05.
@@ -275,15 +275,16 @@ pd.DataFrame(cut)
 # ## 9. The OpenAI endpoint
 #
 # Under `/v1` Ollama speaks the protocol of OpenAI's API. Programs that were written for that work when you change the base URL.
-# The same question through both, with temperature 0:
+# The same question through both, with temperature 0, and once more with a model that was made for it:
 
 # %%
 both = lab.step("openai", lambda: ask.openai_rows(desk, "Name three colours.", 12))
-pd.DataFrame(both)[["client", "address", "prompt_tokens", "output_tokens", "finish_reason", "text"]]
+pd.DataFrame(both)[["address", "model", "prompt_tokens", "output_tokens", "finish_reason", "text"]]
 
 # %% [markdown]
-# The same weights and the same prompt, and often not the same text! Ollama's own API has options that OpenAI's protocol has no word for. One of them, `repeat_penalty`, is 1.1 unless it is set:
-# it makes words that were just used less likely. labkit sets it to 1 (off) through Ollama's API and cannot set it through `/v1`. Put it into a Modelfile, and both agree.
+# The same weights and the same prompt, and the first two texts often differ! Ollama's own API has options that OpenAI's protocol has no word for. One of them,
+# `repeat_penalty`, is 1.1 unless it is set: it makes words that were just used less likely. labkit sets it to 1 (off) through Ollama's API and cannot do so through `/v1`.
+# The model in the third row has `PARAMETER repeat_penalty 1` of its own: compare its text with the first.
 #
 # ## 10. Several users at once
 #
