@@ -15,6 +15,7 @@ NAMES = {
     "batch_parallel": "benchmarks.batch_parallel:batch_parallel",
     "ladder": "benchmarks.ladder:ladder",
     "blocks_encode": "benchmarks.blocks:blocks_encode",
+    "lint": "benchmarks.lint:check_files",
 }
 
 

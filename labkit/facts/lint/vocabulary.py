@@ -89,8 +89,8 @@ def route(server: str, path: str) -> str | None:
         # model names hold slashes; a name in curly braces may stand for several parts
         if pattern.match(bare) or ("{" in name and bare.startswith(name.partition("{")[0]) and bare != name.partition("{")[0].rstrip("/")):
             return name
-    if any(name.startswith(bare + "/") for name in routes(server)):
-        return bare
+    if bare.count("/") == 1 and any(name.startswith(bare + "/") for name in routes(server)):
+        return bare  # /v1, /api: a base address
     return None
 
 
