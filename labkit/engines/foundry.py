@@ -35,7 +35,7 @@ class FoundryOptions(BaseModel):
     url: str | None = Field(None, description="base URL that ends in /catalogs/local/v1; None starts a service for the model")
     timeout_s: float = Field(600, gt=0)
     threads: int | None = Field(None, ge=1, description="None: ONNX Runtime chooses")
-    context: int | None = Field(None, ge=32, description="tokens of prompt and answer together; None: 2048, or the model's where less")
+    context: int | None = Field(None, ge=32, description="tokens of prompt and answer together; None: the model's, 8192 at most")
     ignore_eos: bool = Field(False, description="no answer of this session ends before max_tokens: for benchmarks")
 
 

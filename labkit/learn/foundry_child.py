@@ -116,9 +116,8 @@ def look_up(data: Path, alias: str, online: bool) -> list[Row]:
     started = time.perf_counter()
     with foundry.manager(data, catalogues=() if online else (_nowhere(),)) as manager:
         found = manager.catalog.get_model(alias)
-        seconds = time.perf_counter() - started
-        said = found.id if found else _last_error(data)
-    return [{"asked": f"get_model({alias!r})", "done": found is not None, "said": said, "seconds": seconds}]
+        seconds, id = time.perf_counter() - started, found.id if found else None
+    return [{"asked": f"get_model({alias!r})", "done": bool(id), "said": id or _last_error(data), "seconds": seconds}]
 
 
 def providers(data: Path) -> list[Row]:

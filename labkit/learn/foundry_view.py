@@ -116,8 +116,9 @@ def route_rows(service: Service) -> list[Row]:
     root = service.running.url
     for method, path, model in ROUTES:
         name = {"MODEL": service.model_id, "ALIAS": alias}.get(model, "")
-        message = {"messages": [{"role": "user", "content": "Hello"}], "prompt": "Hello", "input": "Hello", "max_tokens": 2}
-        answer = httpx.request(method, root + path, json={"model": name, **message} if name else None, timeout=60)
+        hello = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
+        body = {"input": "Hello", "max_output_tokens": 16} if path.endswith("/responses") else hello
+        answer = httpx.request(method, root + path, json={"model": name, **body} if name else None, timeout=60)
         rows.append({"method": method, "path": path, "model": name, "status": answer.status_code})
     return rows
 

@@ -47,7 +47,7 @@ FORMATS = frozenset({"onnx-genai", "hf", "gguf"})
 
 
 class Options(BaseModel):
-    """`context` holds prompt and answer of a request (None: 2048, or what the model was trained for where that is less)."""
+    """`context` holds prompt and answer of a request (None: what the model was trained for, 8192 at most)."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -136,7 +136,7 @@ def _checked(model: ModelRef, context: int | None) -> int:
             f"{model.name} takes {size / 1e9:.1f} GB, and {machine.memory_available_bytes() / 1e9:.1f} GB are free",
             "close other programs, or take a smaller model: labkit models",
         )
-    return context or min(most, 2048)
+    return context or min(most, 8192)  # an answer without a limit of its own may take 2048 of it
 
 
 # -- the server process, and what else works with the SDK in a process of its own

@@ -197,7 +197,7 @@ import openai
 def ask():
     client = openai.OpenAI(base_url=service.base_url, api_key="not needed")
     question = [{"role": "user", "content": "Name three colours."}]
-    with client.chat.completions.create(model=service.model_id, messages=question, max_tokens=40, stream=True) as stream:
+    with client.chat.completions.create(model=service.model_id, messages=question, max_tokens=40, temperature=0, stream=True) as stream:
         pieces = [event.choices[0].delta.content or "" for event in stream if event.choices]
     return [{"model": service.model_id, "pieces": len(pieces), "text": "".join(pieces)}]
 
@@ -215,6 +215,7 @@ pd.DataFrame(routes)
 # %% [markdown]
 # - With the **alias** you get 404. The alias is for the SDK, which looks it up; over HTTP send the id. (`GET /catalogs/local/v1/models` tells it.)
 # - `/v1` belongs to the *public* catalogue. Your own model is not in it.
+# - A request without `max_tokens` reserves 2048 tokens for its answer, and is refused where prompt and reserve do not fit the context.
 # - There is no `/health` and no `/metrics`. Whoever monitors it has to ask `/status` or the list of models, and to measure from outside (lab 19).
 #
 # If the service is killed, the cell that needed it says so in one sentence. Run that cell again: it starts a new service.
