@@ -58,7 +58,9 @@ def holds(id: str, version: str) -> bool:
 class Desk:
     """The lab's Ollama: started by the first cell that asks, stopped by close(), by an error and at the end of the kernel."""
 
-    def __init__(self, model: ModelRef | None, name: str = "model", **settings: Any) -> None:
+    def __init__(self, model: ModelRef | None, name: str = "model", engine: str = "ollama", **settings: Any) -> None:
+        if engine != "ollama":
+            raise BadInput(f"this lab is about Ollama, not about engine {engine}", "-p engine ollama")
         self.model, self.settings = model, {"context": 2048, "parallel": 1, "max_loaded": 3, **settings}
         self.running: servers.Running | None = None
         self.name = model.name if model else name

@@ -34,6 +34,7 @@
 
 # %% tags=["parameters"]
 model: str = "smollm2-135m"  # catalogue name, or the path of a GGUF file
+engine: str = "ollama"  # who answers; this lab is about no other
 threads: int = 0  # 0: Ollama decides
 seed: int = 1  # your own seed gives you your own exercise numbers
 quick: bool = False  # True: fewer settings and tokens, for a fast check
@@ -46,8 +47,10 @@ from labkit.learn import ollama_view as view
 from labkit.learn.exercises import lab_10 as ex
 from labkit.learn.lab import start
 
-lab = start("10_ollama", model=model, threads=threads, seed=seed, quick=quick, results_path=results_path, load=False, needs="ollama")
-desk = view.Desk(lab.model, context=context, threads=threads or None, name=model)
+lab = start(
+    "10_ollama", model=model, engine=engine, threads=threads, seed=seed, quick=quick, results_path=results_path, load=False, needs="ollama"
+)
+desk = view.Desk(lab.model, name=model, engine=engine, context=context, threads=threads or None)
 
 # %% [markdown]
 # ## 1. Get it

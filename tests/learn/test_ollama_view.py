@@ -96,6 +96,8 @@ def test_ctrl_c_and_errors_leave_no_server(desk):
 def test_without_a_model_the_desk_says_what_is_missing():
     with pytest.raises(MissingPart, match="plays its recording"):
         view.Desk(None, name="any").server()
+    with pytest.raises(BadInput, match="about Ollama"):
+        view.Desk(None, engine="mlx")
 
 
 # -- the questions
