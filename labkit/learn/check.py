@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import reprlib
 import sys
 import warnings
 import zlib
@@ -50,11 +51,12 @@ class Wrong:
 
 @dataclass(frozen=True)
 class Part:
-    """`points` for an answer that passes `test` in every case."""
+    """`points` for an answer that passes `test` in every case; `empty` is the hint where this part alone gets nothing back."""
 
     points: float
     name: str
     test: Test
+    empty: str = _NO_RETURN
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,9 @@ class Exercise:
                 hint = self._try(answer, part, [int(seed) % 2**63, zlib.crc32(self.id.encode()), number])
             except _NotAnswered:
                 unanswered += 1
-                hint = _NO_RETURN
+                hint = part.empty
             except _AnswerRaised as raised:
-                said, hint = f"Your code raised {_named(raised.error)}", "Call it in a cell of your own to see where."
+                said, hint = f"Your code raised {_named(raised.error)}", f"Call it in a cell of your own to see where: {raised.call}"
             if hint is not None:
                 failed.append((part, said, hint))
         if unanswered == len(self.parts):
@@ -193,8 +195,8 @@ class _NotAnswered(Exception):
 
 
 class _AnswerRaised(Exception):
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
+    def __init__(self, error: BaseException, call: str) -> None:
+        self.error, self.call = error, call
         super().__init__(str(error))
 
 
@@ -209,7 +211,7 @@ class _Watched:
         try:
             self.last = self.function(*args, **kwargs)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - it is raised again, as the learner's
-            raise _AnswerRaised(error) from None
+            raise _AnswerRaised(error, _called(self.function, args, kwargs)) from None
         if _is_stub(self.last):
             raise _NotAnswered
         return self.last
@@ -235,6 +237,33 @@ def _kind(answer: Any, given: Any) -> str:
     if isinstance(given, _Watched):
         return f"it returned {type(given.last).__name__}"
     return f"it is {type(answer).__name__}"
+
+
+class _Short(reprlib.Repr):
+    """Arguments short enough for a sentence: the start of lists and dictionaries, of an array its type and shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxtuple, self.maxset, self.maxdict = 3, 3, 4, 3, 4
+
+    def repr_ndarray(self, x: np.ndarray, level: int) -> str:
+        del level
+        return f"<array of {x.dtype}, shape {x.shape}>"
+
+    def repr_bytes(self, x: bytes, level: int) -> str:
+        del level
+        return f"<{len(x)} bytes>"
+
+    def repr_instance(self, x: Any, level: int) -> str:
+        del level
+        return repr(x) if isinstance(x, (bool, float, np.generic, type(None))) else f"<{type(x).__name__}>"
+
+
+def _called(function: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """A call as one would write it, on one line of at most some 200 characters."""
+    shown = [_Short().repr(value) for value in args] + [f"{key}={_Short().repr(value)}" for key, value in kwargs.items()]
+    said = " ".join(", ".join(shown).split())
+    return f"{getattr(function, '__name__', 'the function')}({said if len(said) <= 200 else said[:199] + '…'})"
 
 
 def _points(points: float, most: float) -> str:

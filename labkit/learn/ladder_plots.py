@@ -66,7 +66,7 @@ def panel(ax: Axes, rows: Sequence[Row], figure: str, cost: str = "bits_per_weig
         ax.step([r[cost] for r in best], [_value(r, figure) for r in best], where="post", color=plots.BLACK, lw=1, label="Pareto front")
     labels = [(row[cost], _point(ax, row, figure, cost, colours), row["label"]) for row in inside]
     for row in (r for r in kept if r not in inside):
-        said = "not finite" if row[figure] is None else f"{row[figure]:.2g}"
+        said = "not finite" if row[figure] is None else f"{row[figure]:,.0f}"
         ax.plot(row[cost], top, "^", color=_colour(row, colours), ms=8, mec=plots.BLACK, mew=0.6, clip_on=False)
         labels.append((row[cost], top, f"{row['label']}: {said}"))
     if figure == "perplexity":
@@ -122,12 +122,14 @@ def draw_choice(rows: Sequence[Row], budget_mb: int, context: int, caption: str)
             {"color": plots.BLUE} if taken else {"color": plots.SKY, "hatch": "//"} if row["type"] in tied else {"color": "0.8"}
         )
         ax.bar(at, row["memory_mb"], 0.65, edgecolor="white", **style)
-        ax.annotate(f"KL {row['kl_mean']:.2g}", (at, row["memory_mb"]), ha="center", va="bottom", fontsize=8)
-    ax.axhline(budget_mb, color=plots.RED, ls="--")
-    ax.annotate(f"budget, {budget_mb} MB", (len(sized) - 0.5, budget_mb), ha="right", va="bottom", color=plots.RED, fontsize=9)
+        said, colour = f" KL {row['kl_mean']:.2g}", "white" if taken else plots.BLACK
+        box = {"facecolor": plots.BLUE if taken else "white", "alpha": 0.8, "lw": 0, "pad": 1}  # or a hatch runs through it
+        ax.text(at, 0, said, ha="center", va="bottom", rotation=90, fontsize=9, color=colour, bbox=box)  # at the foot: no line crosses it
+    ax.axhline(budget_mb, color=plots.RED, ls="--", label=f"budget, {budget_mb} MB")
+    ax.legend(frameon=False, loc="upper left")
     ax.set_xticks(range(len(sized)), [r["label"] for r in sized], rotation=25, ha="right")
     ax.set_ylabel("memory, in MB")
-    ax.set_ylim(0, 1.15 * max([budget_mb, *(r["memory_mb"] for r in sized)]))
+    ax.set_ylim(0, 1.25 * max([budget_mb, *(r["memory_mb"] for r in sized)]))
     ax.set_title(f"context {context:,} tokens\n{_wrapped(ladder_words.told_choice(sized, budget_mb))}", fontsize=9)
     return fig
 
@@ -185,7 +187,7 @@ def _labels(ax: Axes, labels: Sequence[tuple[float, float, str]]) -> None:
     """Upright names above the panel, each with a thin line to its (x, y); rungs that crowd are spread apart."""
     low, high = (math.log(x) for x in ax.get_xlim())
     ordered = sorted(labels)
-    gap = 12 / (ax.bbox.width * 72 / ax.figure.dpi)  # 12 points a label
+    gap = 14 / (ax.bbox.width * 72 / ax.figure.dpi)  # 14 points a label
     places = spread([(math.log(x) - low) / (high - low) for x, _, _ in ordered], gap)
     line = {"arrowstyle": "-", "lw": 0.5, "color": "0.7", "shrinkA": 0, "shrinkB": 3}
     for place, (x, y, said) in zip(places, ordered, strict=True):

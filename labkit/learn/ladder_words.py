@@ -59,9 +59,9 @@ def told_ratio(rows: Sequence[Row], kind: str, guess: float) -> str:
     ratio = row["perplexity"] / ref["perplexity"]
     said = f"{row['label']} has {ratio:.3f} times the perplexity of {ref['label']}; your guess was {guess:g}. "
     if compare.tied(row, ref, "perplexity"):
-        said += "That is less than the error of the two perplexities: by their bars they are tied. "
+        said += "The difference between the two files is less than the error of their perplexities: by their bars they are tied. "
     else:
-        said += "The difference is larger than the error bars. "
+        said += "The difference between the two files is larger than the error bars. "
     low, high = (math.exp(row["log_ratio"] + side * compare.Z * row["log_ratio_stderr"]) for side in (-1, 1))
     return said + f"Compared token by token on the same text, the ratio lies between {low:.3f} and {high:.3f} (95 %)."
 
@@ -113,7 +113,8 @@ def told_choice(rows: Sequence[Row], budget: float, cost: str = "memory_mb", uni
     why = f"{len(found.fits)} of {len(rows)} rungs fit; {best['label']} has the lowest KL divergence of them ({best['kl_mean']:.3g})"
     others = [r["label"] for r in found.tied if r is not best]
     if take is not best:
-        why += f", and {take['label']} is tied with it and takes less: {take[cost]:.0f} instead of {best[cost]:.0f} {unit}"
+        digits = 0 if best[cost] - take[cost] >= 1 else 2
+        why += f", and {take['label']} is tied with it and takes less: {take[cost]:.{digits}f} instead of {best[cost]:.{digits}f} {unit}"
     elif others:
         why += f"; tied with it, and not smaller: {', '.join(others)}"
     return f"With {budget:.0f} {unit} take {take['label']}: {why}."

@@ -64,10 +64,11 @@ for kind, weights, size, bits in ladders.block_table():
     print(f"{kind:6} {weights:4} weights in {size:4} bytes: {bits:g} bits per weight")
 
 # %% [markdown]
-# A *file* is rarely one format. Its small tensors stay in 32 bits, and the names on a hub's page, such as `Q4_K_M`, are recipes:
+# A *file* is rarely one format. Its small parts stay in 32 bits, and the names on a hub's page, such as `Q4_K_M`, are recipes:
 # most matrices in one format, the sensitive ones in a better one. So read the true figure from the file.
 #
-# **Exercise 1.** A file's tensor table is a list of dictionaries with `name`, `type`, `shape` (a tuple) and `bytes`. Complete the
+# **Exercise 1.** A **tensor** is an array of numbers; a model's weights lie in some hundred of them, mostly matrices. A file's tensor table is a list
+# of dictionaries with `name`, `type`, `shape` and `bytes`. `shape` is a tuple; it has one number where the tensor is a mere row. Complete the
 # function: the true bits per weight of the whole file.
 
 # %% tags=["exercise"] exercise="bits_per_weight"
@@ -143,12 +144,10 @@ ex.perplexity.check(perplexity, seed=seed)
 
 # %% [markdown]
 # **Predict.** `Q4_0` has less than a third of the bits of the 16-bit file. How many times as large as that of F16 will its perplexity be? (1 means
-# no loss.) And which rung is the smallest whose divergence from F16 stays below 0.01? (Section 3 explains that measure; write
-# one of the names from the table above.)
+# no loss.)
 
 # %%
 my_guess_ratio = 1.20  # <- your number
-my_guess_rung = "Q4_0"  # <- your rung
 
 # %% [markdown]
 # Now climb. The text is source code that `stdlib-10m` has not seen in training. Every rung reads the same tokens.
@@ -173,8 +172,8 @@ print(words.told_ties(small_rungs, "perplexity"))
 # are **tied**: this measurement does not say which is better. (Tokens of one text resemble each other, so the true error
 # is rather a little larger than the bar.)
 #
-# The bars are long because all rungs meet the same hard and easy tokens. The last sentence of the ratio compares the two files token by token,
-# so that this common part cancels. `labkit ladder` finds its ties in that way.
+# The bars are long because tokens differ so much. That part is the same for all rungs, since all read the same tokens. The last sentence of
+# the ratio compares the two files token by token, so that the common part cancels. `labkit ladder` finds its ties in that way.
 #
 # A triangle at the top is a rung that is off the scale.
 #
@@ -186,8 +185,8 @@ print(words.told_ties(small_rungs, "perplexity"))
 #
 # > the sum over the vocabulary of p × (log p − log q)
 #
-# It is 0 when both agree, and it grows with every difference. The luck of the text concerns both files alike, so most of it cancels.
-# That makes the bars short. The unit, with natural logarithms, is the **nat**.
+# It is 0 when both agree, and it grows with every difference. The luck of the text concerns both files alike, so most of it cancels, and
+# the bars become short. The unit, with natural logarithms, is the **nat**.
 #
 # **Exercise 3.** Complete the function for one position. `reference` and `other` are NumPy arrays of **logits**: the scores from
 # which softmax makes probabilities (lab 00). Logits may be large, and exp(1000) overflows: subtract the maximum first.
@@ -207,6 +206,12 @@ def kl_divergence(reference, other):
 # %% tags=["check"] exercise="kl_divergence" points=3
 ex.kl_divergence.check(kl_divergence, seed=seed)
 
+# %% [markdown]
+# **Predict.** Which rung is the smallest whose divergence from F16 stays below 0.01? Write one of the names from the table in section 1.
+
+# %%
+my_guess_rung = "Q4_0"  # <- your rung
+
 # %%
 limit = 0.01
 fig = ladder_plots.draw({"stdlib-10m": small_rungs}, caption, figures=["kl_mean"])
@@ -217,6 +222,7 @@ print(words.told_ties(small_rungs, "kl_mean"))
 
 # %% [markdown]
 # The same text, the same files: count the ties again. The scale is logarithmic: each line down is ten times closer to the original.
+# (Most bars are so short that the dots hide them. F16 itself is not drawn: its divergence from itself is 0, which has no place on such a scale.)
 # A column of the table that is easier to imagine is `top1_agreement`: at which share of the positions do both files put the same token
 # first?
 #
@@ -282,7 +288,8 @@ ladders.speed_table(small_all + model_all)
 
 # %% [markdown]
 # Now everything in one picture, both ladders side by side. The colour is the speed. The black line is the **Pareto front**: the
-# rungs that no other beats in both directions, fewer bits and smaller loss. A rung above the line is beaten. But look at the grey links
+# rungs that no other beats in both directions, fewer bits and smaller loss. (The 16-bit file always belongs to it; the KL panels cannot show
+# its 0.) A rung above the line is beaten. But look at the grey links
 # first: where they join two rungs, the front may run through the other one next time.
 
 # %%
@@ -300,17 +307,24 @@ for name, rows in both.items():
 #
 # ## 6. A budget in, a rung out
 #
-# Move the sliders. Memory is the measured one, plus the KV cache for the context that you ask for (lab 02). The filled bar is the rung to
-# take. Hatched bars are tied with it in quality. What happens to the choice when the context grows?
+# Move the sliders; the model is `stdlib-10m`. Memory is the measured one, plus the KV cache for the context that you ask for (lab 02). The
+# filled bar is the rung to take. Hatched bars are tied with it in quality. Three things to try:
+#
+# - Leave the budget, and let the context grow. What happens to the choice?
+# - Find a budget at which a bar is hatched. (The full ladder has such a pair; a quick run may not.)
+# - Go down until one rung is left. The rule still says "take it". Look at its divergence: what fits is not yet good enough.
+#
+# (Not your own `model`: where its file was quantized before, the "16-bit" reference is a dequantized copy, and with enough memory the rule would
+# choose it, though it holds nothing that the smaller source has not.)
 
 # %%
 from labkit.learn.widgets import explore
 
-low, high, step = ladder_plots.budgets(model_all, (512, 8192))
+low, high, step = ladder_plots.budgets(small_all, (512, 8192))
 
 
 def draw(budget, context):
-    return ladder_plots.draw_choice(model_all, budget, context, lab.caption())
+    return ladder_plots.draw_choice(small_all, budget, context, lab.caption())
 
 
 box = explore(draw, budget=(low, high, step), context=(512, 8192, 512))
@@ -341,7 +355,7 @@ def choose_rung(rungs, budget_mb):
 ex.choose_rung.check(choose_rung, seed=seed)
 
 # %% [markdown]
-# The same choice with labkit, for the first model and the budget in the parameters cell:
+# The same choice with labkit, for the budget in the parameters cell:
 
 # %%
 print(words.told_choice(small_all, budget_mb))

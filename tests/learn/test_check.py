@@ -59,6 +59,33 @@ def test_grade(answer, points, sentence, hint, seed):
     assert "\n" not in grade.sentence + grade.hint
 
 
+@pytest.mark.parametrize(
+    ("argument", "shown"),
+    [
+        ([1.5, 2, 3, 4], "root([1.5, 2, 3, ...])"),
+        (np.zeros((2, 3), np.float32), "root(<array of float32, shape (2, 3)>)"),
+        ({"a": b"12", "b": None}, "root({'a': <2 bytes>, 'b': None})"),
+        (object(), "root(<object>)"),
+    ],
+)
+def test_a_failed_call_is_shown(argument, shown):
+    def root(x):
+        return x.missing
+
+    one = Exercise("root", "A root", (Part(1, "a part", lambda answer, case: answer(argument)),), ())
+    assert one.grade(root).hint == f"Call it in a cell of your own to see where: {shown}"
+
+
+def test_a_long_call_is_cut():
+    one = Exercise("x", "X", (Part(1, "a part", lambda answer, case: answer(*[["long" * 20] * 3] * 9)),), ())
+    assert len(one.grade(lambda: 1).hint) < 270
+
+
+def test_a_part_has_a_word_for_an_empty_result():
+    one = Exercise("x", "X", (Part(1, "a", lambda answer, case: None), Part(1, "b", lambda answer, case: answer(), "say none")), ())
+    assert one.grade(lambda: None) == Grade(1.0, 2.0, "Not right yet (b): 1 of 2 points.", "say none")
+
+
 def test_check_prints_the_sentence_and_the_hint_and_gives_a_plain_float(capsys):
     points = EXERCISE.check(lambda x: 2 * x, seed=1)
     assert type(points) is float  # nbgrader reads its repr: np.float64(0.0) would be taken for full points

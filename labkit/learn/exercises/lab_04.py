@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 
 from labkit.learn.check import Exercise, Part, Wrong, factor, likely_mistake
+from labkit.learn.exercises.lab_04_choice import choose_rung
+
+__all__ = ["bits_per_weight", "choose_rung", "kl_divergence", "perplexity"]
 
 # -- bits per weight
 
@@ -176,108 +179,6 @@ kl_divergence = Exercise(
             "p = np.exp(reference - reference.max())\np = p / p.sum()\nreturn float((p * (reference - other)).sum())",
             "Logits are no logarithms",
             "takes logits for logarithms of probabilities",
-        ),
-    ),
-)
-
-
-# -- the rung under a budget
-
-
-def _tied(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    return abs(a["kl"] - b["kl"]) <= math.hypot(a["error"], b["error"])
-
-
-def _rung(n: int, memory_mb: float, kl: float, share: float) -> dict[str, Any]:
-    """A rung whose error bar is `share` of its KL."""
-    return {"type": f"type-{chr(97 + n)}", "memory_mb": round(memory_mb, 1), "kl": kl, "error": share * kl}
-
-
-def _clear(rng: Any) -> tuple[list[dict[str, Any]], float]:
-    """Rungs far apart, in mixed order; the budget is the memory of one of the middle ones, exactly."""
-    memory, kl = float(rng.uniform(30, 90)), float(rng.uniform(0.4, 0.9))
-    rungs = []
-    for n in range(7):
-        rungs.append(_rung(n, memory, kl, 0.05))
-        memory, kl = memory * float(rng.uniform(1.15, 1.4)), kl * float(rng.uniform(0.3, 0.6))
-    budget = rungs[int(rng.integers(3, 6))]["memory_mb"]
-    return [rungs[i] for i in rng.permutation(7)], budget
-
-
-def _with_ties(rng: Any) -> tuple[list[dict[str, Any]], float]:
-    """As `_clear`, with two rungs above the smallest fitting ones whose error bars reach each other."""
-    memory, kl = float(rng.uniform(30, 90)), float(rng.uniform(0.1, 0.3))
-    far, near = _rung(0, memory, 6 * kl, 0.05), _rung(1, memory * 1.3, 2.5 * kl, 0.05)
-    twin, best = (
-        _rung(2, memory * 1.6, kl * float(rng.uniform(1.02, 1.06)), 0.08),
-        _rung(3, memory * float(rng.uniform(1.9, 2.2)), kl, 0.08),
-    )
-    large = _rung(4, memory * 3, kl / 9, 0.05)
-    budget = best["memory_mb"] + float(rng.uniform(0, 5))
-    return [[far, near, twin, best, large][i] for i in rng.permutation(5)], budget
-
-
-def _right(rungs: list[dict[str, Any]], budget: float) -> str:
-    fits = [r for r in rungs if r["memory_mb"] <= budget]
-    best = min(fits, key=lambda r: r["kl"])
-    return str(min((r for r in fits if _tied(r, best)), key=lambda r: r["memory_mb"])["type"])
-
-
-def _choice(draw: Callable[[Any], tuple[list[dict[str, Any]], float]]) -> Callable[[Any, Any], str | None]:
-    def test(answer: Any, rng: Any) -> str | None:
-        rungs, budget = draw(rng)
-        given, right = answer([dict(r) for r in rungs], budget), _right(rungs, budget)
-        if given == right:
-            return None
-        if isinstance(given, dict):
-            return "Return the type of the rung, not its whole row."
-        named = {r["type"]: r for r in rungs}
-        if given not in named:
-            return "Some rung fits here: 'at most' includes the budget itself."
-        row, best = named[given], min((r for r in rungs if r["memory_mb"] <= budget), key=lambda r: r["kl"])
-        if row["memory_mb"] > budget:
-            return "The rung you chose does not fit into the budget."
-        if _tied(row, best):
-            return "That one fits, but a smaller rung is tied with the best: its difference is within the error bars."
-        if row["memory_mb"] < named[right]["memory_mb"]:
-            return "That one fits, but a rung within the budget is clearly closer to the reference."
-        return "That one fits, but the best within the budget has a clearly lower KL divergence."
-
-    return test
-
-
-def _nothing(answer: Any, rng: Any) -> str | None:
-    rungs, _ = _clear(rng)
-    budget = min(r["memory_mb"] for r in rungs) / 2
-    return None if answer([dict(r) for r in rungs], budget) == "none" else 'Nothing fits here: return "none".'
-
-
-choose_rung = Exercise(
-    "choose_rung",
-    "The rung under a budget, with ties",
-    (Part(1, "no ties", _choice(_clear)), Part(2, "ties", _choice(_with_ties)), Part(1, "nothing fits", _nothing)),
-    (
-        Wrong('return min(rungs, key=lambda r: r["kl"])["type"]', "does not fit", "takes the best and ignores the budget"),
-        Wrong(
-            'fits = [r for r in rungs if r["memory_mb"] <= budget_mb]\nreturn min(fits, key=lambda r: r["kl"])["type"] if fits else "none"',
-            "is tied with the best",
-            "ignores the error bars",
-        ),
-        Wrong(
-            'fits = [r for r in rungs if r["memory_mb"] <= budget_mb]\n'
-            'return min(fits, key=lambda r: r["memory_mb"])["type"] if fits else "none"',
-            "clearly closer",
-            "takes the smallest",
-        ),
-        Wrong(
-            'fits = [r for r in rungs if r["memory_mb"] < budget_mb]\n'
-            "if not fits:\n"
-            '    return "none"\n'
-            'best = min(fits, key=lambda r: r["kl"])\n'
-            'tied = [r for r in fits if abs(r["kl"] - best["kl"]) <= math.hypot(r["error"], best["error"])]\n'
-            'return min(tied, key=lambda r: r["memory_mb"])["type"]',
-            "clearly",
-            "leaves out the rung that meets the budget exactly",
         ),
     ),
 )
