@@ -83,7 +83,7 @@ class Contest:
     def parallel(self) -> list[dict[str, Any]]:
         """Throughput at 1, 2, 4 and 8 requests at once (quick: 1 and 4), one request a stream."""
         levels, least, tokens = ((1, 4), 1, 8) if self.quick else (versus_parallel.LEVELS, 2, 16)
-        with versus.opened(self.model, self.engines, self.threads, slots=max(levels)) as ring:
+        with versus.opened(self.model, self.engines, self.threads, context=512, slots=max(levels)) as ring:
             return versus_parallel.throughput(
                 ring, lambda count, first: versus.prompts(ring, count, self.seed, first), levels, least, tokens
             )
@@ -104,9 +104,9 @@ class Contest:
 
         folder = onnx.convert(self.model)
         with ExitStack() as stack:
-            ollama, local = (
-                stack.enter_context(servers.open(name).start(self.model, threads=self.threads)) for name in ("ollama", "foundry")
-            )
+            limits = {"threads": self.threads, "context": 1024}
+            ollama = stack.enter_context(servers.open("ollama").start(self.model, parallel=1, **limits))
+            local = stack.enter_context(servers.open("foundry").start(self.model, **limits))
             program = runtimes.open("ollama").find()
             world = live.World(
                 ollama_url=ollama.url,

@@ -339,7 +339,7 @@ assert len(table) == 15
 # 3. Choose by need: one long answer, a cold start, many at once and little memory have different winners.
 #
 # **In production:** repeat this comparison with your own prompts, your own model and your machine, and again after each update of an engine; labkit's records name the versions.
-# Put the servers behind a proxy with keys: neither asks for one that protects you (section 9).
+# Neither server asks for a key, so put them behind a proxy that does (section 9).
 #
 # **Read more:** [Ollama's API](https://github.com/ollama/ollama/blob/main/docs/api.md) ·
 # [Foundry Local](https://github.com/microsoft/Foundry-Local) ·
