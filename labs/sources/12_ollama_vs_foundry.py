@@ -137,8 +137,8 @@ for sentence in versus_view.told_latency(figures, my_guess_fastest, my_guess_tim
     print(sentence)
 
 # %% [markdown]
-# **Is it the engine, or the file?** If ONNX Runtime wins here, do not write "llama.cpp is slow" yet. SmolLM2's file is Q4_1, a format for which llama.cpp has no special code.
-# For Q4_0 it rearranges the weights when it loads them, so that the processor's widest instructions fit. The next cell runs llama.cpp on both files, in turn, with the same prompts:
+# **Is it the engine, or the file?** If ONNX Runtime wins here, do not write "llama.cpp is slow" yet. SmolLM2's file is Q4_1. Weights in Q4_0 llama.cpp rearranges when it loads them,
+# so that the processor's widest instructions fit; for Q4_1 it has no such form. The next cell runs llama.cpp on both files, in turn, with the same prompts:
 
 # %%
 formats = versus.figures(lab.step("formats", contest.formats, needs="llamacpp"))
@@ -146,6 +146,7 @@ print("\n".join(versus_view.told_formats(formats)))
 
 # %% [markdown]
 # So "same weights" has a price: the format that the weights happen to be in may suit one engine better than another. A fair report names it.
+# (Q4_0 is not free either: section 6 shows what it loses.)
 #
 # Two of the times contain HTTP and two do not; the plot says which. Is that unfair? It is what you would get: there is no Ollama without HTTP. But say it,
 # and do not conclude anything about the *engine* inside. Compare within the pairs to see what the server around it costs.
