@@ -11,6 +11,7 @@ from labkit.facts.lint.vocabulary import nearest, table
 _URL = re.compile(
     r"(?P<scheme>https?://)?(?P<host>\$\{?\w+\}?|\[::1?\]|[A-Za-z][\w.-]*|\d{1,3}(?:\.\d{1,3}){3})(?::(?P<port>\d{2,5}|\$\{?\w+\}?))?(?P<path>/[^\s\"'<>|\\)`,;]*)?"
 )
+_USUAL = {80, 443, 3000, 5000, 8000, 8080, 8081, 8888, 9000}
 LOCAL = {"localhost", "127.0.0.1", "0.0.0.0", "[::1]", "host.docker.internal", "host.containers.internal"}  # noqa: S104 - names, not a binding
 _BODY = {"-d", "--data", "--data-raw", "--data-binary", "--data-ascii", "--data-urlencode", "--json", "-F", "--form"}
 _TAKES = {
@@ -47,6 +48,12 @@ class Ports:
     def put(self, port: int | None, server: str) -> None:
         if port is not None:
             self.ports[port] = server if self.ports.get(port, server) == server else None
+
+    def add(self, others: Ports) -> None:
+        """What the rest of a page says, but for the ports that everything uses."""
+        self.ports = {**{port: server for port, server in others.ports.items() if port not in _USUAL}, **self.ports}
+        self.hosts = {**others.hosts, **self.hosts}
+        self.paths_in |= others.paths_in
 
     def learn(self, documents: Iterable[Document]) -> None:
         for document in documents:
@@ -149,7 +156,7 @@ def _method(command: Command) -> str | None:
     method, get = "GET", False
     for n, word in enumerate(words):
         text = word.text
-        if not word.quoted and text.startswith(("$", "${")) and "/" not in text:
+        if text.startswith("$") and "/" not in text and not (n and words[n - 1].text.startswith("-") and "[" not in text):
             return None
         if text in {"-X", "--request"} and n + 1 < len(words):
             return words[n + 1].text.upper() if words[n + 1].text.isalpha() else None

@@ -114,7 +114,10 @@ def compose(tree: Node) -> Iterator[tuple[Container, Node]]:
         container.own_command = entry is not None
         started = words_of(command) if command and command.is_list else [word for c in commands_of(command, "start", n) for word in c.words]
         container.args = started
-        container.commands += commands_of(entry, "start", n)
+        if entry is not None and entry.is_list and started:
+            container.commands += shell.from_words(words_of(entry) + started, "start", n).commands
+        else:
+            container.commands += commands_of(entry, "start", n)
         if started and entry is None and not known(container.image):
             container.commands += commands_of(command, "start", n)
         container.commands += _entry(container, started, n)

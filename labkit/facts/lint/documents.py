@@ -20,9 +20,14 @@ def read(path: str, text: str) -> list[Document]:
     else:
         found = [build(kind, text, 1, False, path)]
     found += [inner for document in found for inner in _inner(document)]
-    ports = addresses.Ports()
-    ports.learn(found)
+    whole = addresses.Ports()
+    whole.learn(found)
     for document in found:
+        ports = whole
+        if kind == "markdown":  # a page may tell of several programs, one after the other, at one usual port
+            ports = addresses.Ports()
+            ports.learn([document])
+            ports.add(whole)
         _add_addresses(document, ports)
     return found
 

@@ -139,15 +139,23 @@ def of_json(text: str, path: str = "") -> str | None:
         return None
     if "input_model" in data and ({"passes", "engine", "systems", "pass_flows"} & set(data)):
         return "olive-json"
-    if "foundry" in PurePath(path).name.lower() or invented(data) >= 2:
+    if "foundry" in PurePath(path).name.lower() or PurePath(path).name == "inference_model.json" or len(invented(data)) >= 2:
         return "foundry-json"
     return None
 
 
-def invented(data: dict[str, Any]) -> int:
-    """How many groups of the made-up Foundry files a JSON object has."""
-    groups = table("foundry")["invented"]
-    return sum(isinstance(data.get(name), dict) and any(key in data[name] for key in keys) for name, keys in groups.items())
+def invented(data: dict[str, Any]) -> list[str]:
+    """The groups of the made-up Foundry files that a JSON object has; none unless one of them says hardware, optimization or batching."""
+    rows = table("foundry")
+    groups = {_plain(name): {_plain(key) for key in keys} for name, keys in rows["invented"].items()}
+    found = [
+        name for name, value in data.items() if isinstance(value, dict) and groups.get(_plain(name), set()) & {_plain(key) for key in value}
+    ]
+    return found if {_plain(name) for name in found} & {_plain(name) for name in rows["telling"]["groups"]} else []
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z]", "", name.lower())
 
 
 def read_json(text: str) -> Any:

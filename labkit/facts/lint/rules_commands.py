@@ -8,21 +8,52 @@ from collections.abc import Iterator
 from labkit.facts.lint.model import Command, Document, Edit, Hit, Word
 from labkit.facts.lint.vocabulary import nearest, table
 
+_EXEC_TAKES = {
+    "-e",
+    "--env",
+    "-u",
+    "--user",
+    "-w",
+    "--workdir",
+    "-n",
+    "--namespace",
+    "-c",
+    "--container",
+    "-f",
+    "--file",
+    "--context",
+    "-p",
+    "--index",
+}
+
+
+def _executed(command: Command) -> list[Word]:
+    """The command that `docker exec`, `docker compose exec` or `kubectl exec` runs inside a container."""
+    words = command.words
+    verb = next((n for n, word in enumerate(words[:6]) if word.text == "exec"), None)
+    if verb is None or command.name not in {"docker", "podman", "kubectl", "docker-compose", "podman-compose", "oc", "nerdctl"}:
+        return []
+    at, placed = verb + 1, False
+    while at < len(words):
+        text = words[at].text
+        if text == "--":
+            return words[at + 1 :]
+        if text.startswith("-"):
+            at += 2 if text in _EXEC_TAKES else 1
+        elif not placed:
+            at, placed = at + 1, True  # the container, pod or service
+        else:
+            return words[at:]
+    return []
+
 
 def named(document: Document, *names: str) -> Iterator[tuple[Command, list[Word]]]:
     """(command, its words behind the program); also behind docker exec, kubectl exec and docker compose exec."""
     for command in document.commands:
         words = command.words
-        if command.name in {"docker", "podman", "kubectl", "docker-compose", "podman-compose", "oc"} and any(
-            w.text in {"exec", "run"} for w in words[:4]
-        ):
-            at = next((n for n, word in enumerate(words) if n > 1 and word.text in names), None)
-            # a container may be called like its program: `docker exec ollama ollama list`
-            if at is not None and at + 1 < len(words) and words[at + 1].text in names:
-                at += 1
-            asks = at is not None and (words[at - 1].text in {"--", "--name", "-c"} or any(w.text == "exec" for w in words[:4]))
-            if at is not None and asks and words[at - 1].text not in {"--name", "-c", "-n"} and at + 1 < len(words) and at > 2:
-                yield command, words[at + 1 :]
+        inner = _executed(command)
+        if inner and inner[0].text.rsplit("/", 1)[-1] in names:
+            yield command, inner[1:]
         elif command.name in names and "=" not in words[0].text:
             yield command, words[1:]
 

@@ -122,7 +122,8 @@ def _partial(document: Document) -> bool:
     tree = document.trees[0] if document.trees else None
     extends = any(service.get("extends") for _, _, service in _services(document))
     bare = any(not (s.get("image") or s.get("build")) for _, _, s in _services(document))
-    return bool(re.search(r"override|\.(dev|prod|gpu|cpu|test|ci|local)\.", name)) or bool(tree and tree.get("include")) or extends or bare
+    merged = re.search(r"override|compose[.\-_][^.]+\.ya?ml$", name)
+    return bool(merged) or bool(tree and tree.get("include")) or extends or bare
 
 
 def name_and_scale(document: Document) -> Iterator[Hit]:
@@ -156,7 +157,7 @@ def depends(document: Document) -> Iterator[Hit]:
 
 def undefined(document: Document) -> Iterator[Hit]:
     """Services, volumes, networks, secrets and configs that are used and not declared."""
-    if not document.trees or _partial(document):
+    if not document.trees or _partial(document) or document.fragment:
         return
     tree = document.trees[0]
     services = {name for name, _, _ in _services(document)}

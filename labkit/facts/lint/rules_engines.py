@@ -139,7 +139,7 @@ def llama_old(document: Document) -> Iterator[Hit]:
         path, text = command.words[0].text, " ".join(word.text for word in command.words)
         name = command.name.removesuffix(".exe")
         model = ".gguf" in text or ".ggml" in text or re.search(r"ggml-model", text)
-        asks = re.search(r"\s-m\s", text) and re.search(r"\s(-ngl|-n|-c|-p|--n-gpu-layers)\s", text)
+        asks = re.search(r"\s-m\s", text) and re.search(r"\s(-ngl|--n-gpu-layers|--n-predict)\s", text)
         if name in rows["renamed"] and "/" in path and (model or "llama.cpp/" in path or asks):
             new = rows["renamed"][name]
             yield Hit(command.line, {"word": path, "fix": new}, Edit(command.line, path, path[: len(path) - len(command.name)] + new))

@@ -23,10 +23,19 @@ def _ollama_names() -> set[str]:
     return {*rows["real"], *rows["removed"], *rows["never"], *rows["others"]["names"]}
 
 
+def _for_ollama(document: Document) -> bool:
+    """Does the file start Ollama's server, or build its image?"""
+    starts = any(c.name == "ollama" and [w.text for w in c.words[1:2]] in (["serve"], ["start"]) for c in document.commands)
+    return starts or document.kind == "dockerfile"
+
+
 def ollama_name(document: Document) -> Iterator[Hit]:
     rows = table("ollama")["env"]
     told = {**rows["removed"], **rows["never"]}
+    sure = _for_ollama(document)
     for setting in _settings(document, "ollama"):
+        if setting.name in told and not (sure or setting.reader == "ollama" or setting.name in rows["claimed"]["names"]):
+            continue  # a program of one's own may well read it
         if setting.name in told:
             verb = "is no longer read" if setting.name in rows["removed"] else "is not read by any release"
             yield Hit(setting.line, {"name": setting.name, "verb": verb, "fix": told[setting.name]})

@@ -72,7 +72,7 @@ def service_selector(document: Document) -> Iterator[Hit]:
             ):
                 continue
             named = [w for w in near if _name(w) == _name(tree) or set(pairs.values()) & {_name(w)}]
-            alone = len(near) == 1 and len(these) == 1
+            alone = len(near) == 1 and len(these) == 1 and bool(pairs.keys() & _pod_labels(near[0]).keys())
             slip = any(nearest(value, _pod_labels(w).values()) for w in near for value in pairs.values())
             if named or alone or slip:
                 target = (named or near)[0]

@@ -9,7 +9,7 @@ from labkit.facts.lint import modelfiles
 from labkit.facts.lint.model import Document, Edit, Hit
 from labkit.facts.lint.vocabulary import nearest, table
 
-_OPEN = re.compile(r"[<>{}$…]|\.\.\.|\[\w+\]")
+_OPEN = re.compile(r"^(INSTRUCTION|COMMAND|KEYWORD|ARGUMENTS?)$|[<>{}$…]|\.\.\.|\[\w+\]")
 _SEMVER = re.compile(r"v?\d+(\.\d+){0,2}(-[\w.]+)?(\+[\w.]+)?$")
 
 

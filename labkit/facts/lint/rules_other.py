@@ -12,6 +12,16 @@ from labkit.facts.lint.kinds import invented
 from labkit.facts.lint.model import Document, Edit, Hit
 from labkit.facts.lint.vocabulary import nearest, table
 
+_PLAIN_ACTIONS = (
+    "actions/",
+    "astral-sh/setup-uv",
+    "docker/setup-",
+    "docker/login",
+    "codecov/",
+    "pre-commit/",
+    "pypa/",
+    "snok/install-poetry",
+)
 _HOSTED = re.compile(r"(ubuntu|windows|macos)-[\w.]+$")
 _MANAGERS = "brew|choco|winget|conda|mamba|micromamba|scoop|pacman|nix|dnf|snap|pixi"
 _INSTALLS = re.compile(
@@ -35,7 +45,7 @@ def ci_without_ollama(document: Document) -> Iterator[Hit]:
         steps = job.get("steps")
         for step in steps.each() if steps else []:
             uses, run = step.string("uses") or "", step.get("run")
-            if "ollama" in uses or uses.startswith("./") or "devcontainer" in uses or ("docker" in uses and "build" not in uses):
+            if uses and not uses.startswith(_PLAIN_ACTIONS):  # any other may install what it likes
                 ready = True
             if run is None or not run.text:
                 continue
@@ -75,14 +85,22 @@ def ci_without_ollama(document: Document) -> Iterator[Hit]:
 
 
 def foundry_json(document: Document) -> Iterator[Hit]:
-    if isinstance(document.data, dict) and invented(document.data) >= (2 if document.kind == "json" else 1):
-        groups = table("foundry")["invented"]
-        first = next(
-            name
-            for name in document.data
-            if name in groups and isinstance(document.data[name], dict) and any(key in document.data[name] for key in groups[name])
-        )
-        yield Hit(_line_of(document, first), {"groups": ", ".join(name for name in document.data if name in groups)})
+    groups = invented(document.data) if isinstance(document.data, dict) else []
+    if len(groups) >= (1 if "foundry" in document.name.rsplit("/", 1)[-1].lower() else 2):
+        yield Hit(_line_of(document, groups[0]), {"groups": ", ".join(groups)})
+
+
+def foundry_model(document: Document) -> Iterator[Hit]:
+    """Misspelt fields of inference_model.json."""
+    rows = table("foundry")["inference_model"]
+    if not document.name.endswith("inference_model.json") or not isinstance(document.data, dict):
+        return
+    inner = document.data.get("PromptTemplate")
+    for known, keys in ((rows["top"], document.data), (rows["template"], inner if isinstance(inner, dict) else {})):
+        for key in keys:
+            if key not in known and (near := nearest(key, known, 2 if len(key) > 6 else 1)):
+                line = _line_of(document, key)
+                yield Hit(line, {"word": key, "fix": near}, Edit(line, f'"{key}"', f'"{near}"'))
 
 
 def _line_of(document: Document, word: str, after: int = 0) -> int:

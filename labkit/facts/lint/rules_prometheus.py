@@ -98,7 +98,7 @@ def target(document: Document) -> Iterator[Hit]:
                             },
                         )
                     elif (
-                        ("foundry" in name or "foundry" in host)
+                        (re.search("foundry[-_.]?local", f"{name} {host}") or ("foundry" in name + host and where == "/api/metrics"))
                         and not re.search("exporter|proxy|gateway|node", name + host)
                         and where in {"/metrics", "/api/metrics"}
                     ):
@@ -143,6 +143,13 @@ def jobs(document: Document) -> Iterator[Hit]:
                 yield Hit(name.line, {"what": f"two scrape configurations are named {name.text}", "fix": "one name each"})
             elif name and name.text:
                 seen.add(name.text)
+            if job.get("relabel_configs") or job.get("params") or document.kind != "prometheus":
+                continue  # a target that is made into a parameter may hold a path
+            for one in (one for static in job.each("static_configs") for one in static.each("targets")):
+                if "/" in (one.text or "") and not re.search(r"[$<{]", one.text or ""):
+                    yield Hit(
+                        one.line, {"what": f"{one.text} is no target: it has a path", "fix": "host:port here, the path as metrics_path"}
+                    )
 
 
 def duration(document: Document) -> Iterator[Hit]:

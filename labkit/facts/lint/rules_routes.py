@@ -12,7 +12,7 @@ from labkit.facts.lint.vocabulary import near_route, nearest, route, routes, tab
 
 TITLES = {"ollama": "Ollama", "vllm": "vLLM", "llamacpp": "llama-server", "foundry": "Foundry Local"}
 _OPEN = re.compile(r"[$<>{}*%…]|\.\.\.|\[")
-_LONG = ["/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/responses"]
+_LONG = ["/v1/chat/completions", "/v1/completions"]
 
 
 def unknown(document: Document, server: str) -> Iterator[Hit]:
