@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from labkit.cli import app
-from labkit.cli.show import emit, say, table
+from labkit.cli.show import emit, say
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line on stdout.")]
 
@@ -67,8 +67,8 @@ def lint(
         if json:
             emit(checked.findings)
         found += checked.findings
-    if not json and found:
-        rows = [(f"{one.file}:{one.line}", one.rule, one.message, one.fix, one.source) for one in found]
-        table("findings", ("where", "rule", "what is wrong", "fix", "source"), rows)
+    for one in () if json else found:
+        mend_it = f"  instead: {one.fix}" if "/" not in one.rule else " "
+        typer.echo(f"{one.file}:{one.line}: {one.message} [{one.rule}]\n{mend_it}  (source: {one.source})")
     say(f"{len(found)} finding{'' if len(found) == 1 else 's'} in {len(files)} file{'' if len(files) == 1 else 's'}")
     return 1 if found else 0

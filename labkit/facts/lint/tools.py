@@ -134,11 +134,20 @@ def _validator(name: str) -> Any:
 
 def _schema(path: Path, kind: str) -> Iterator[Row]:
     validator = _validator(_VENDOR[kind])
-    best = importlib.import_module("jsonschema.exceptions").best_match
     for tree, data in _pairs(path)[:1]:
         for error in validator.iter_errors(data):
-            deepest = best([error])
+            deepest = _deepest(error)
             yield _place(tree, list(deepest.absolute_path), deepest.message), "schema", _say(list(deepest.absolute_path), deepest.message)
+
+
+def _deepest(error: Any) -> Any:
+    """Where one of several forms would do: the fault of the form that it misses by the fewest."""
+    while error.context:
+        forms: dict[Any, list[Any]] = {}
+        for below in error.context:
+            forms.setdefault(below.relative_schema_path[0], []).append(below)
+        error = min(forms.values(), key=lambda faults: (len(faults), len(faults[0].message)))[0]
+    return error
 
 
 def _pairs(path: Path) -> list[tuple[yamls.Node, Any]]:
