@@ -20,8 +20,8 @@ _ROLES = {"codes": "codes", "scales": "scales", "zero_points": "zero points", "u
 # colour, marker, and where the name stands, so that neighbours do not write over each other
 _FAMILIES = {
     "GGUF": (plots.ORANGE, "D", (7, -12), "left"),
-    "ONNX": (plots.BLUE, "o", (8, 5), "left"),
-    "MLX": (plots.GREEN, "^", (-7, 5), "right"),
+    "ONNX": (plots.BLUE, "o", (9, -4), "left"),
+    "MLX": (plots.GREEN, "^", (-8, -11), "right"),
 }
 
 

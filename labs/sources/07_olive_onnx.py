@@ -256,11 +256,9 @@ for row in providers:
 my_guess_best = "ONNX int4-shared"  # <- or "GGUF Q4_1", or "MLX 4 bit, 32"
 
 # %%
-types, groups = (onnx_rows.QUICK_GGUF, ()) if quick else (onnx_rows.GGUF, onnx_rows.MLX)
-few = min(tokens, 1024) if quick else tokens
-rows = lab.step(
-    "equal", lambda: onnx_rows.equal_rows(lab.model, few, types, (*recipes, onnx_rows.BEFORE), groups, threads or None)
-)
+types, few = (onnx_rows.QUICK_GGUF, min(tokens, 1024)) if quick else (onnx_rows.GGUF, tokens)
+groups = onnx_rows.mlx_groups(lab.model, quick)
+rows = lab.step("equal", lambda: onnx_rows.equal_rows(lab.model, few, types, (*recipes, onnx_rows.BEFORE), groups, threads or None))
 print(onnx_view.origin(rows))
 columns = ["family", "name", "bits_per_weight", "bytes", "perplexity", "perplexity_stderr", "kl_mean", "top1_agreement"]
 pd.DataFrame(rows)[columns].sort_values("bits_per_weight").round(4)
@@ -276,10 +274,15 @@ assert fig.axes[0].get_yscale() == "log"
 # Read the table in this order:
 #
 # 1. *ONNX fp32* has the perplexity of the 16-bit GGUF file, to several digits. So converting and running are right, and what follows is quantization alone.
-# 2. *Equal size.* Q4_1 stores a scale **and** a smallest value for 32 weights, in 16 bits each: 5 bits. ONNX's symmetric blocks store one scale in 32 bits: 5 bits too, and a worse fit.
-#    MLX in groups of 32 has a scale and a bias in 16 bits each, like Q4_1, and rounds differently.
-# 3. ONNX int4 on a CPU also quantizes the **activations** to 8 bits while it runs (`accuracy_level` 4 in the nodes). That buys speed, and a part of its distance is that.
-# 4. *olive-int8* has one scale for a whole matrix (`per_channel` False in the footprint). At 10 bits per weight it is further away than Q8_0 at 8.5.
+# 2. *Equal size, spent differently.* llama.cpp gives the tied matrix 6.6 bits (Q6_K) in a "Q4" file; its other matrices have 4.5 or 5.
+#    The ONNX and MLX files here give every matrix the same. The output matrix decides every prediction, so those bits are well spent.
+# 3. *A block.* Q4_1 stores a scale **and** a smallest value for 32 weights, in 16 bits each: 5 bits. MLX in groups of 32 stores the same two numbers.
+#    ONNX's symmetric blocks store one scale in 32 bits: 5 bits as well, and a worse fit.
+# 4. *int4 against int4-shared*: the table in 32 bits buys something too. It costs 7 bits per weight.
+# 5. The model builder's int4 for a CPU also quantizes **activations** to 8 bits while it runs (`accuracy_level` 4 in its nodes). That buys speed, and is a part of its distance.
+# 6. *olive-int8* has one scale for a whole matrix (`per_channel` False in the footprint). At 10 bits per weight it is further away than Q8_0 at 8.5.
+#
+# Points 2 to 6 are about a true 16-bit source. With SmolLM2 read the sentence above the table first.
 #
 # These are settings, not fates: `OnnxKQuantQuantization` and `algo_config=k_quant_mixed` exist, and every one of them costs size or time. Measure on your own model.
 #
@@ -339,7 +342,8 @@ pd.DataFrame([{"they say": c["says"], "result": claims.in_words(c), "why": c["wh
 # **Read more:** [Olive](https://microsoft.github.io/Olive/) · [the model builder](https://github.com/microsoft/onnxruntime-genai/blob/main/src/python/py/models/README.md) ·
 # [execution providers](https://onnxruntime.ai/docs/execution-providers/) · [DynamicQuantizeLinear](https://onnx.ai/onnx/operators/onnx__DynamicQuantizeLinear.html)
 #
-# **The same lab on a bigger model:** `labkit run 07 -p model smollm2-135m` needs 3 GB and no download (its source is Q4_1: say so with its figures).
+# **The same lab on a bigger model:** `labkit run 07 -p model smollm2-135m -p tokens 1024` needs 3 GB, no download and about ten minutes
+# (its source is Q4_1: say so with its figures).
 # For others: get a GGUF file and pass its path. Unpacking takes 4 bytes a weight, and the builder holds the weights about twice:
 
 # %%

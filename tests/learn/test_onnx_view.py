@@ -87,6 +87,12 @@ def test_every_format_reads_the_same_tokens(equal):
     assert {r["source_type"] for r in equal} == {"F16"}
 
 
+def test_a_large_model_gets_one_variant_of_mlx(ref):
+    assert onnx_rows.mlx_groups(ref) == onnx_rows.mlx_groups(None) == onnx_rows.MLX
+    assert onnx_rows.mlx_groups(models.resolve("smollm2-135m")) == onnx_rows.MLX[1:]
+    assert onnx_rows.mlx_groups(ref, quick=True) == ()
+
+
 def test_the_origin_is_said():
     assert "made from F16" in onnx_view.origin([{"source_type": "F16"}])
     told = onnx_view.origin([{"source_type": "Q4_1"}])
