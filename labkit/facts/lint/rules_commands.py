@@ -131,6 +131,10 @@ def foundry_command(document: Document) -> Iterator[Hit]:
                     Edit(words[0].line, f"foundry {word}", f"foundry {near}") if near and word not in meant else None,
                 )
             continue
+        for flag in words[1:]:
+            if flag.text.split("=")[0] in rows["flags_meant"] and not flag.quoted:
+                pair = f"foundry {word} … {flag.text.split('=')[0]}"
+                yield Hit(flag.line, {"word": pair, "fix": rows["flags_meant"][flag.text.split("=")[0]]})
         known = rows["commands"][word]
         if known and len(words) > 1 and re.fullmatch(r"[a-z][a-z-]*", words[1].text) and words[1].text not in known and not words[1].open:
             pair = f"{word} {words[1].text}"

@@ -54,7 +54,8 @@ def run_without_server(document: Document) -> Iterator[Hit]:
         started |= {
             c.group
             for c in container.commands
-            if c.where == "run" and re.search(r"\.sh$|systemctl|service|supervisord", " ".join(w.text for w in c.words[:2]))
+            if c.where == "run"
+            and re.search(r"\.sh$|systemctl|service|supervisord|start-stop-daemon|s6-", " ".join(w.text for w in c.words[:2]))
         }
         told: set[int] = set()
         for command in container.commands:

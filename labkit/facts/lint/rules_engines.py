@@ -133,6 +133,9 @@ def llama_flag(document: Document) -> Iterator[Hit]:
 
 def llama_old(document: Document) -> Iterator[Hit]:
     rows = table("llamacpp_tools")
+    inside = any(
+        "llama.cpp" in word.text for command in document.commands for word in command.words if command.name in {"cd", "git", "pushd"}
+    )
     for command in document.commands:
         if not command.words:
             continue
@@ -146,7 +149,10 @@ def llama_old(document: Document) -> Iterator[Hit]:
         for word in command.words[:3]:
             script = word.text.rsplit("/", 1)[-1]
             if script in rows["scripts"] and (
-                script != "convert.py" or "llama.cpp" in word.text or re.search(r"--outtype|--vocab-type|--vocabtype|\.gguf", text)
+                script != "convert.py"
+                or inside
+                or "llama.cpp" in word.text
+                or re.search(r"--outtype|--vocab-type|--vocabtype|\.gguf", text)
             ):
                 yield Hit(word.line, {"word": script, "fix": rows["scripts"][script]}, Edit(word.line, script, rows["scripts"][script]))
         # options of the build: -DNAME=, make NAME=1, CMAKE_ARGS="-DNAME=on" in front of a command or exported

@@ -33,7 +33,9 @@ _LEAD = {
     "command",
     "nohup",
     "builtin",
+    "setsid",
 }
+_SHELLS = {"sh", "bash", "ash", "dash", "zsh"}
 _DECLARE = {"export", "readonly", "declare", "typeset", "local"}
 
 
@@ -69,13 +71,6 @@ def parse(text: str, first: int = 1, where: str = "script", group: int = 0, esca
 
 def from_words(words: list[Word], where: str, group: int = 0) -> Script:
     """A command given as a list; `sh -c TEXT` is read as a script."""
-    plain = [w.text for w in words]
-    if (
-        len(plain) >= 3
-        and plain[0].rsplit("/", 1)[-1] in {"sh", "bash", "ash", "dash", "zsh"}
-        and plain[1] in {"-c", "-ec", "-lc", "-xc", "-euc", "-exc"}
-    ):
-        return parse(plain[2], words[2].line, where, group)
     out = Script()
     _add(out, words, where, group)
     return out
@@ -113,6 +108,10 @@ def _add(out: Script, words: list[Word], where: str, group: int) -> None:
         words = words[:1]
     if words or env:
         out.commands.append(Command(words, env, where, group))
+    if words and words[0].text.rsplit("/", 1)[-1] in _SHELLS:
+        at = next((n for n, word in enumerate(words[1:], 1) if re.fullmatch(r"-[a-z]*c", word.text)), len(words))
+        if at + 1 < len(words):
+            out.commands += parse(words[at + 1].text, words[at + 1].line, where, group).commands
 
 
 def _skip_flags(words: list[Word]) -> list[Word]:
