@@ -88,7 +88,7 @@ def cut_rows(ref: ModelRef | None, shares: Sequence[float]) -> list[dict[str, An
 def official_rows(share: float = 0.6) -> list[dict[str, Any]]:
     """The official client, whose download breaks for good at a share of a small file, and then is called again.
 
-    A row a call: where its first request began, and whether it ended well.
+    A row a call: where its first request began, where each of them began (as text), and whether it ended well.
     """
     import huggingface_hub
     from huggingface_hub import hf_hub_download
@@ -111,7 +111,8 @@ def official_rows(share: float = 0.6) -> list[dict[str, Any]]:
                     ended = type(error).__name__
                 starts = _starts([line for line in hub.asked if line.startswith("GET")], "small.gguf")
                 common = {"file_bytes": len(content), "version": huggingface_hub.__version__}
-                rows.append({"call": call, "requests": len(starts), "first_from_byte": starts[0], "ended": ended, **common})
+                first = {"call": call, "requests": len(starts), "first_from_byte": starts[0]}
+                rows.append(first | {"start_bytes": ", ".join(f"{start:,}" for start in starts), "ended": ended, **common})
                 hub.cuts["small.gguf"] = []
     finally:
         logging.set_verbosity(before)

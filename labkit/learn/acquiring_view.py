@@ -96,16 +96,18 @@ def draw_licences(licence: str, most_gb: float) -> Figure:
     """The catalogue's models by size; those that fit are filled."""
     rows = licences()
     chosen = set(fitting(rows, licence, most_gb))
-    fig, ax = plots.figure("licences read from the catalogue, each with its source in data/models.toml", width=8, height=7)
+    fig, ax = plots.figure("licences from the catalogue, each with its source in data/models.toml", width=8.5, height=0.27 * len(rows) + 1)
     for at, row in enumerate(rows):
         fits = row["name"] in chosen
         ax.barh(at, row["q4_gb"], 0.7, color=plots.BLUE if fits else "0.88")
-        ax.annotate(row["licence"], (row["q4_gb"], at), xytext=(4, 0), textcoords="offset points", va="center", fontsize=7)
-    ax.axvline(most_gb, color=plots.RED, ls="--")
-    ax.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=7)
+        box = {"facecolor": "white", "lw": 0, "pad": 0.5}  # or the red line runs through the words
+        ax.annotate(row["licence"], (row["q4_gb"], at), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8, bbox=box)
+    ax.axvline(most_gb, color=plots.RED, ls="--", zorder=1)
+    ax.set_yticks(range(len(rows)), [row["name"] for row in rows], fontsize=9)
     for label in ax.get_yticklabels():  # a small model's bar is hardly seen
         label.set_color(plots.BLUE if label.get_text() in chosen else "0.6")
     ax.set_xlabel(f"GB at 4.5 bits a weight; {len(chosen)} of {len(rows)} models are allowed and small enough")
     ax.grid(axis="y", visible=False)
+    ax.margins(y=0.01)
     ax.set_xlim(0, 1.25 * max(row["q4_gb"] for row in rows))
     return fig

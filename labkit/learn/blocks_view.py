@@ -12,7 +12,7 @@ import numpy as np
 
 from labkit.core.errors import BadInput, nearest
 from labkit.learn import plots
-from labkit.learn.blocks_rows import medians, ratios, round_trip, share_of_top
+from labkit.learn.blocks_rows import medians, ratios, relative_error, round_trip, share_of_top
 from labkit.quant import blocks
 
 if TYPE_CHECKING:
@@ -67,7 +67,10 @@ def draw_block(weights: np.ndarray, kind: str, caption: str, outlier: float = 1.
     right.bar(at, error, color=plots.RED)
     others = np.arange(32) != np.abs(weights[:32]).argmax()
     share = float(np.sqrt(np.mean(error[others] ** 2) / np.mean(weights[:32][others] ** 2))) if weights[:32][others].any() else 0.0
-    right.set_title(f"the 31 smaller weights: RMS error {share:.1%} of their RMS", fontsize=10)
+    beyond = ""
+    if len(weights) > 32:
+        beyond = f"\nthe other {len(weights) - 32}, beyond this block: {relative_error(weights[32:], back[32:]):.1%}"
+    right.set_title(f"the 31 smaller weights: RMS error {share:.1%} of their RMS{beyond}", fontsize=10)
     right.set_xlabel("position in the block")
     right.set_ylabel("error")
     return fig
@@ -156,7 +159,7 @@ def draw_sizes(rows: Sequence[Mapping[str, Any]], caption: str) -> Figure:
         ax.annotate(
             f"{r['bits_per_weight']:.2f} bits", (at, errors[at]), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=8
         )
-    ax.set_xticks(range(len(rows)), [*(str(r["block"]) for r in rows[:-1]), f"all {rows[-1]['block']:,}"])
+    ax.set_xticks(range(len(rows)), [*(str(r["block"]) for r in rows[:-1]), f"the {rows[-1]['block']:,}\nthat were read"])
     ax.set_xlabel("weights that share a scale")
     ax.set_ylabel("RMS error / RMS weight")
     ax.set_ylim(0, max(errors) * 1.2)

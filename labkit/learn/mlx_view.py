@@ -248,20 +248,18 @@ def draw_group(row: dict[str, Any], caption: str) -> Figure:
 
 def draw_errors(rows: Sequence[dict[str, Any]], caption: str, chosen: tuple[int, int] | None = None) -> Figure:
     """Bits per weight against relative error, MLX's formats and GGUF's; the error's axis is logarithmic. `chosen`: (bits, group)."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     fig, ax = plots.figure(caption, width=8.5, height=4.8)
     for size, marker, colour in zip(affine.GROUP_SIZES, ("v", "o", "^"), (plots.SKY, plots.BLUE, plots.GREEN), strict=True):
         mine = sorted((r for r in rows if r["family"] == "MLX" and r["group_size"] == size), key=lambda r: r["bits_per_weight"])
-        ax.plot(
-            [r["bits_per_weight"] for r in mine],
-            [100 * r["error"] for r in mine],
-            marker=marker,
-            color=colour,
-            lw=1,
-            ms=5,
-            label=f"MLX, groups of {size}",
-        )
+        at = [r["bits_per_weight"] for r in mine], [100 * r["error"] for r in mine]
+        ax.plot(*at, marker=marker, color=colour, lw=1, ms=5, label=f"MLX, groups of {size}")
     theirs = [r for r in rows if r["family"] == "GGUF"]
-    ax.plot([r["bits_per_weight"] for r in theirs], [100 * r["error"] for r in theirs], "D", color=plots.ORANGE, ms=7, label="GGUF")
+    at = [r["bits_per_weight"] for r in theirs], [100 * r["error"] for r in theirs]
+    ax.plot(*at, "D", color=plots.ORANGE, ms=9, mfc="none", mew=1.8, label="GGUF")  # hollow: a dot of MLX's may lie below it
+    ax.axhline(5, color="0.4", ls=":", lw=1)
+    ax.annotate("5 %", (1, 5), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color="0.4")
     for r in theirs:
         ax.annotate(r["name"], (r["bits_per_weight"], 100 * r["error"]), xytext=(7, 3), textcoords="offset points", fontsize=8)
     if chosen:
@@ -271,7 +269,9 @@ def draw_errors(rows: Sequence[dict[str, Any]], caption: str, chosen: tuple[int,
             f"{chosen[0]} bits, groups of {chosen[1]}: {one['bits_per_weight']:g} bits per weight, error {one['error']:.2%}", fontsize=10
         )
     ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.yaxis.set_major_formatter("{x:g}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("bits per weight")
     ax.set_ylabel("error in % of the weights (root mean square)")
     ax.legend(frameon=False)

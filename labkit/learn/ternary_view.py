@@ -18,7 +18,9 @@ from labkit.core import paths
 from labkit.core.records import ModelRef, Request
 from labkit.learn import plots
 from labkit.measure import logits, quality
-from labkit.models import inspect
+from labkit.models import inspect, shape
+from labkit.models.catalog import Model
+from labkit.models.inspect import Gguf
 from labkit.quant import blocks, energy, gguf, tensors
 
 if TYPE_CHECKING:
@@ -58,6 +60,15 @@ def ternary_share(file: ModelRef) -> float:
     return sum(t.elements for t in header.tensors if t.type in energy.TERNARY) / header.parameters
 
 
+def ternary_plan(model: Model) -> Gguf:
+    """The header of a model's TQ2_0 file, by arithmetic; embedding and output in Q6_K, since llama.cpp keeps them in more bits."""
+    plan = shape.header(model, "TQ2_0")
+    six = {t.name: t for t in shape.header(model, "Q6_K").tensors if t.name in ("token_embd.weight", "output.weight")}
+    tensors_ = tuple(six.get(t.name, t) for t in plan.tensors)
+    size = plan.file_bytes + sum(t.bytes for t in tensors_) - plan.tensor_bytes
+    return Gguf(path=plan.path, version=plan.version, file_bytes=size, metadata=plan.metadata, tensors=tensors_)
+
+
 def draw_collapse(rows: Sequence[Row], my_guess_times: float, caption: str) -> Figure:
     """Perplexity of each model's files, logarithmic, with the guess for the first model: that many times its 16-bit file."""
     fig, ax = plots.figure(caption)
@@ -69,7 +80,8 @@ def draw_collapse(rows: Sequence[Row], my_guess_times: float, caption: str) -> F
         ax.bar(at, found, 0.25, color=colour, hatch=hatch, edgecolor="white", label=kind)
         for x, value in zip(at, found, strict=True):
             ax.annotate(f"{value:,.3g}" if value < 1000 else f"{value:,.0f}", (x, value), ha="center", va="bottom", fontsize=8)
-    ax.hlines(my_guess_times * rows[0]["perplexity"], -0.45, 0.45, color=plots.BLACK, ls=":", label="your guess for TQ2_0")
+    guess = my_guess_times * rows[0]["perplexity"]
+    ax.hlines(guess, -0.1, 0.45, color=plots.BLACK, ls=":", zorder=3, label="your guess for TQ2_0")  # not over the 16-bit bar's label
     ax.set_yscale("log")
     ax.set_xticks(range(len(names)), names)
     ax.set_ylabel("perplexity (log scale)")
@@ -151,7 +163,9 @@ def draw_curves(rows: Sequence[Row], my_guess_percent: float, caption: str) -> F
     for form, colour in _COLOURS.items():
         steps = sorted({r["step"] for r in curves})
         losses = [[r["loss"] for r in curves if (r["form"], r["step"]) == (form, s)] for s in steps]
-        ax.plot(steps, [np.mean(v) for v in losses], _MARKS[form] + "-", ms=4, color=colour, label=form)
+        dashed = form == FULL  # it and the trained-in form may lie over each other; the dashed one is on top
+        style: dict[str, Any] = {"ls": "--" if dashed else "-", "zorder": 3 if dashed else 2, "ms": 4, "color": colour}
+        ax.plot(steps, [np.mean(v) for v in losses], _MARKS[form], label=form, **style)
         ax.fill_between(steps, [min(v) for v in losses], [max(v) for v in losses], color=colour, alpha=0.25)
     full = float(np.mean(ends(rows)[FULL]))
     ax.axhline(full * (1 + my_guess_percent / 100), color=plots.BLACK, ls=":", label="your guess for trained in, at the end")

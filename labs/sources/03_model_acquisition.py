@@ -89,7 +89,8 @@ pd.DataFrame(pulled)
 
 # %% [markdown]
 # Look at `course/disguised`: its file is called `model.safetensors`, and its checksum is the one that was published. Still it was refused. Step 5 shows why.
-# In the column *why*, `sha256` names the checksum that was compared.
+# In the column *why*, `sha256` names the checksum that was compared. And `course/no-licence` was fetched: where none is stated labkit warns, and obeys you.
+# Section 4 says what that means.
 #
 # ### When the connection breaks
 #
@@ -97,7 +98,7 @@ pd.DataFrame(pulled)
 # So a client that kept what had arrived needs only the rest.
 #
 # **Predict.** The model of this lab is sent by the stand-in, which closes the connection at 30 %, 60 % and 90 % of the file.
-# How many MB are sent in all until the file is complete? (Its size is on the axis of the plot; the default model has 19 MB.)
+# How many MB are sent in all until the file is complete? (The file of the default model has 19 MB; for another, `labkit inspect FILE` says it.)
 
 # %%
 my_guess_mb = 30  # <- your number
@@ -117,10 +118,12 @@ print(f"{len(cuts)} requests, {sent:,} bytes sent for {cuts[0]['file_bytes']:,};
 # %%
 official = lab.step("official_client", lambda: acquiring.official_rows())
 print(f"{acquiring.STAND_IN}; {lab.caption('official_client')}")
+print(f"The first call sent {official[0]['requests']} requests, the second {official[1]['requests']}.")
 pd.DataFrame(official)
 
 # %% [markdown]
-# Each call sends several requests (`requests`): inside a call the client resumes. `first_from_byte` of the second call says where a *new* call began.
+# `start_bytes` says at which byte each request began. Inside the first call all but the first begin where the bytes ended: there the client resumes.
+# `first_from_byte` of the second call says where a *new* call began.
 # This is why labkit asks the official client what to fetch, and fetches the bytes itself.
 #
 # ## 3. Verify
@@ -164,7 +167,7 @@ ex.checksum.check(checksum, seed=seed)
 # ## 4. May I use it?
 #
 # **Open weights** means that you can fetch the weights. What you may do with them stands in the licence. Some are plain (Apache-2.0, MIT: use it for what you like, keep the notice),
-# some forbid uses or ask for more. A repository without a licence gives you no right at all.
+# some forbid uses or ask for more. A repository without a licence gives you no right at all, though nothing stops you from fetching it (`course/no-licence` in step 2).
 #
 # The widget draws the course's catalogue. What remains if you may have no conditions on use, and 3 GB?
 
@@ -213,8 +216,9 @@ imports = safety.pickle_imports(acquiring.pickle_bytes())
 print("this pickle asks Python for:", imports)
 
 # %% [markdown]
-# **safetensors** is the answer to that: 8 bytes that say how long a table is, the table (JSON: name, type, shape and place of each tensor), and the numbers. There is
-# nothing in it that could run. GGUF and ONNX are of the same kind. The whole of a small file:
+# **safetensors** is the answer to that: 8 bytes that say how long a table is, the table, and the numbers. The table (JSON) has name, type, shape and place of each
+# **tensor**: an array of numbers, such as a matrix of weights. There is nothing in it that could run. GGUF (lab 02) and **ONNX** (a format for the models of many
+# frameworks, lab 07) are of the same kind. The whole of a small file:
 
 # %% tags=["nbval-check-output"]
 from labkit.learn.acquiring_services import safetensors_bytes
@@ -273,7 +277,7 @@ print(f"a stand-in of an Azure registry on this machine; {lab.caption('azure')}"
 pd.DataFrame(asked)[["asks", "request"]]
 
 # %% [markdown]
-# Four questions: where is the registry, what is the model, may I read its files (the answer is an address that is signed for a short time), and then the files.
+# Four kinds of question: where is the registry, what is the model, may I read its files (the answer is an address that is signed for a short time), and then the files.
 # This client states no checksum. labkit computes the sha256 of what arrived, so that you can compare it the next time.
 #
 # ## 7. What is in the file?
@@ -380,12 +384,13 @@ service.stop()
 # **Read more:** [safetensors, the format](https://huggingface.co/docs/safetensors) · [pickle scanning on the Hub](https://huggingface.co/docs/hub/security-pickle) ·
 # [the GGUF format](https://github.com/ggml-org/ggml/blob/master/docs/gguf.md) · [Foundry Local](https://github.com/microsoft/Foundry-Local)
 #
-# **The same lab on a bigger model:** `labkit run 03 -p model smollm2-135m` (98 MB, here already; the conversion takes 2 GB of memory), or give the path of a GGUF file.
+# **The same lab on a bigger model:** `labkit run 03 -p model smollm2-135m` (98 MB, here already; the conversion takes 1.6 GB of memory), or give the path of a GGUF file.
 # For a model from the real Hub: `labkit models pull OWNER/NAME --file '*Q4_0.gguf'`. What to expect:
 
 # %%
 from labkit.models import catalog, shape
+from labkit.quant import hf
 
 for name in ("qwen3-0.6b", "gemma3-1b", "phi-4-mini"):
     size = shape.header(catalog.get(name), "Q4_0").tensor_bytes
-    print(f"{name}: download about {size / 1e9:.2f} GB at Q4_0; memory for its conversion about {catalog.get(name).parameters * 8 / 1e9:.0f} GB")
+    print(f"{name}: download about {size / 1e9:.2f} GB at Q4_0; memory for its conversion about {hf.conversion_bytes(catalog.get(name).parameters) / 1e9:.1f} GB")

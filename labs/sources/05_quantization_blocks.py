@@ -106,7 +106,8 @@ fig = blocks_view.draw_block(weights, "Q4_0", f"{source}; Q4_0")
 assert len(fig.axes[1].patches) == 32
 
 # %% [markdown]
-# One weight lies on the grid exactly: the largest. The others are off by up to half a step.
+# One weight lies on the grid exactly: the largest. The others are off by up to half a step, except near the end on the other side,
+# where the grid is one step shorter (section 4 says why).
 #
 # ## 3. Write Q8_0
 #
@@ -128,7 +129,8 @@ print("a number as a byte: -3 is", np.array([-3], np.int8).view(np.uint8)[0])
 
 # %% [markdown]
 # **Exercise 2.** Complete the encoder. Your bytes are compared with those of llama.cpp; not one may differ.
-# `.view(np.uint8)` shows an array's bytes, `np.concatenate` joins arrays. Careful: `np.round` sends the middle to the even number.
+# `.view(np.uint8)` shows an array's bytes, `np.concatenate` joins arrays. Careful: `np.round` sends the middle
+# to the even number. `np.floor(x + 0.5)` is right for positive x; what about negative ones?
 
 # %% tags=["exercise"] exercise="encode_q8_0"
 import numpy as np
@@ -149,7 +151,7 @@ ex.encode_q8_0.check(encode_q8_0, seed=seed)
 # %% [markdown]
 # The engine must get the weights back. It multiplies.
 #
-# **Exercise 3.** Complete the decoder.
+# **Exercise 3.** Complete the decoder. Turn the scale into float32 before you multiply: NumPy rounds a product of a float16 and an int8 to float16.
 
 # %% tags=["exercise"] exercise="decode_q8_0"
 import numpy as np
@@ -169,11 +171,11 @@ ex.decode_q8_0.check(decode_q8_0, seed=seed)
 #
 # Half a byte has 16 numbers and no sign. Q4_0 uses all 16: it stores `q` from 0 to 15, and the weight is `d × (q - 8)`.
 #
-# 1. Find the weight with the largest magnitude, *with its sign*. The scale `d` is that weight divided by -8. So this weight gets `q = 0`,
+# 1. Find the weight with the largest magnitude, *with its sign*; the first of them, if two are equally large. The scale `d` is that weight divided by -8. So this weight gets `q = 0`,
 #    and the grid reaches one step further on its side than on the other.
 # 2. `q` is the weight times `1 / d`, plus 8.5, with the digits behind the point cut off (that rounds), and at most 15.
 # 3. The file gets `d` as float16, then 16 bytes. Byte `j` holds weight `j` in its low half and weight `j + 16` in its high half:
-#    `low | (high << 4)`.
+#    `low | (high << 4)`: `<< 4` shifts the bits up by four places, `|` puts the two halves together.
 #
 # **Exercise 4.** Complete the encoder.
 
@@ -259,15 +261,21 @@ assert len(fig.axes) == 2
 #
 # For SmolLM2 it is not. Its Q4_1 has *no error at all*, at 5 bits, and Q5_1 looks worse than Q5_0, which has fewer bits. No format is that good.
 # The file that we have was **quantized to Q4_1 before it came to us**: its weights lie on Q4_1's grid already, so Q4_1 finds them all,
-# and any other grid misses them. What it lost on the way to Q4_1 we cannot see: the 16-bit weights are not in this file.
+# and a grid that lies elsewhere misses them. (Q4_K comes close: it too has a scale and a smallest value for each 32 weights, so its grid can nearly
+# coincide with Q4_1's.) What it lost on the way to Q4_1 we cannot see: the 16-bit weights are not in this file.
 #
 # So an error is always an error *against something*. Ask what the source was before you believe a comparison of formats.
-# And do not quantize a quantized file again if you can get the 16-bit one: the two errors add up, as this shows.
+# And do not quantize a quantized file again if you can get the 16-bit one: the errors of the two steps join. Their squares add up, about, since
+# the two errors have little to do with each other.
 
 # %%
 twice = lab.step("twice", lambda: blocks_rows.twice_rows(lab.model, tensor))
 for r in twice:
     print(f"these weights -> {r['via']:4} -> {r['to']}: error {r['relative_error']:.4f}")
+
+one = {r["kind"]: r["relative_error"] for r in rows if r["tensor"] == found["tensor"]}
+if {"Q4_0", "Q4_1"} <= one.keys():
+    print(f"expected after Q4_1: root of {one['Q4_1']:.3f}² + {one['Q4_0']:.3f}² = {np.hypot(one['Q4_1'], one['Q4_0']):.3f}")
 
 # %% [markdown]
 # ## 7. Where the error goes
@@ -282,7 +290,8 @@ assert len(fig.axes[0].lines) == 2
 
 # %% [markdown]
 # Make one weight of your block larger with the slider, and watch the other 31. From some size on they all become zero.
-# Then compare formats: which one suffers least from the same outlier? In which does the outlier reach beyond the block?
+# Then compare formats: which one suffers least from the same outlier? In which does the outlier reach beyond the block? (The plot draws the first 32 of
+# your 256 weights; the title on the right also has the error of the other 224.)
 
 # %%
 from labkit.learn.widgets import explore
@@ -292,9 +301,13 @@ def draw(kind, outlier):
     return blocks_view.draw_block(weights, kind, f"{source}; its largest weight made {outlier} times as large", outlier)
 
 
-box = explore(draw, kind=["Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q4_K", "TQ2_0"], outlier=(1, 19, 1))
+box = explore(draw, kind=["Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q4_K", "TQ2_0"], outlier=[*range(1, 20)])
 
 # %% [markdown]
+# Q8_0 suffers least: with 255 numbers a step is still small when the range has grown. Beyond the block the outlier reaches where more than 32 weights share
+# something: in `TQ2_0` all 256 have one scale, so the other 224 fall to zero with the rest; in `Q4_K` the eight groups' scales are numbers of 6 bits
+# under one common scale, so the other groups' scales become coarser. In the others each block of 32 is on its own.
+#
 # Smaller blocks protect more weights from an outlier, but each block costs a scale. The next plot tries other sizes with Q4_0's recipe.
 # (Only the one with 32 is a real format.)
 

@@ -133,7 +133,8 @@ shown.columns = [name.removesuffix("_bytes") + " (MB)" for name in [*parts[:-1],
 shown.assign(**{"bits per weight": table["bits_per_weight"].round(3)})
 
 # %% [markdown]
-# Which tensors are quantized? Here are some of those of your model. Embedding and output share one matrix in small models, and MLX quantizes it too
+# Which tensors are quantized? Here are those of your model by kind; the type `affine` is MLX's name for scale × code + bias. The embedding (the table that
+# has a row of numbers for each token) and the output share one matrix in small models, and MLX quantizes it too
 # (llama.cpp often gives that matrix more bits than the rest). A matrix whose rows do not divide into groups stays as it is.
 
 # %%
@@ -237,7 +238,7 @@ weights = 400_000 if quick else 2_000_000
 errors = lab.step("errors", lambda: mlx_view.error_rows(lab.model.path, weights))
 fig = mlx_view.draw_errors(errors, lab.caption("errors"))
 print(f"{errors[0]['weights']:,} weights, stored in the source as {', '.join(errors[0]['source_types'])}")
-assert len(fig.axes[0].lines) == 4
+assert len(fig.axes[0].lines) == 5
 
 # %%
 same_size = sorted((r for r in errors if r["bits_per_weight"] == 4.5), key=lambda r: r["error"])
@@ -293,7 +294,7 @@ for row in runs:
     print(f"{row['name']}: {row['output_tokens']} tokens, n={row['repeats']}: {row['text']!r}")
 
 # %% [markdown]
-# The texts begin alike: the same weights, up to rounding. (The default model continues Python code and knows nothing else.)
+# The texts begin alike: the same weights, up to rounding. (On a PC the slow first form is asked for 3 tokens only, so its text is shorter.) (The default model continues Python code and knows nothing else.)
 #
 # ## 8. On a Mac
 #
@@ -336,9 +337,11 @@ pd.DataFrame([{"they say": c["says"], "result": claims.in_words(c), "why": c["wh
 # [mlx-lm](https://github.com/ml-explore/mlx-lm)
 #
 # **The same lab on a bigger model:** `labkit run 08 -p model smollm2-135m` needs 1.7 GB and no download (its source is Q4_1: say so with its errors).
-# For others: get a GGUF file and pass its path. Unpacking to 32 bits takes 4 bytes a weight on the disk and in memory:
+# For others: get a GGUF file and pass its path. Unpacking to 32 bits takes 4 bytes a weight on the disk, and about 6 in memory while it is done:
 
 # %%
+from labkit.quant import hf
+
 for name in ("qwen3-0.6b", "gemma3-1b", "phi-4-mini"):
     count = catalog.get(name).parameters
-    print(f"{name}: download about {count * 4.5 / 8e9:.2f} GB (Q4_0), memory about {count * 4 * 1.3 / 1e9:.1f} GB to convert, {count * 4.5 / 8e9:.2f} GB as MLX")
+    print(f"{name}: download about {count * 4.5 / 8e9:.2f} GB (Q4_0), memory about {hf.conversion_bytes(count) / 1e9:.1f} GB to convert, {count * 4.5 / 8e9:.2f} GB as MLX")

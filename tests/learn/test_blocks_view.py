@@ -223,5 +223,5 @@ def test_draw_spread_sizes_superblock():
     assert "28% of the squared error" in blocks_view.draw_spread(spread, "").axes[0].get_title()
     sizes = [{"block": b, "bits_per_weight": 4 + 16 / b, "relative_error": 0.01 * b} for b in (8, 32, 1000)]
     ticks = [t.get_text() for t in blocks_view.draw_sizes(sizes, "").axes[0].get_xticklabels()]
-    assert ticks == ["8", "32", "all 1,000"]
+    assert ticks == ["8", "32", "the 1,000\nthat were read"]
     assert len(blocks_view.draw_superblock(WEIGHTS, "").axes[0].patches) == 16

@@ -151,6 +151,8 @@ def _judge(answer: Any, names: list[str]) -> str | None:
         return "Return a list of names."
     if list(given) == right:
         return None
+    if any(name not in names and name in [one.lower() for one in names] for name in given):
+        return "Return the names as they were: compare name.lower(), and keep name."
     extra, lacking = [name for name in given if name not in right], [name for name in right if name not in given]
     for name in extra:
         if name in _NAMES["code"]:
@@ -159,6 +161,8 @@ def _judge(answer: Any, names: list[str]) -> str | None:
             return f"{name} is kept, but only its ending counts: the rest of a name can say anything."
         return f"{name} is a pickle, and you keep it. Keep only the endings in `safe`."
     if lacking:
+        if lacking[0].count(".") > 1 and not any(name.count(".") > 1 for name in given):
+            return f"{lacking[0]} is left out: only what follows the *last* dot is the ending. A name may have more dots."
         if lacking[0] != lacking[0].lower():
             return f"{lacking[0]} is left out: endings may be written in capitals. Compare name.lower()."
         return f"{lacking[0]} is safe and is left out."
@@ -182,6 +186,12 @@ safe_files = Exercise(
             "looks anywhere in the name",
         ),
         Wrong("return sorted(name for name in names if name.lower().endswith(safe))", "order of the listing", "sorts"),
+        Wrong("return [n for n in map(str.lower, names) if n.endswith(tuple(safe))]", "as they were", "returns the names in small letters"),
+        Wrong(
+            "return [name for name in names if '.' + name.lower().split('.')[1] in safe]",
+            "the *last* dot",
+            "takes the first dot for the last",
+        ),
     ),
 )
 

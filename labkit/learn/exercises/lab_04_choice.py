@@ -57,8 +57,8 @@ def _nearly(rng: Any) -> tuple[list[dict[str, Any]], float]:
     error = kl * float(rng.uniform(0.06, 0.09))
     sizes = memory * np.cumprod([1.0, 1.2, 1.2, 1.2, float(rng.uniform(1.1, 1.3))])
     # (difference from the best, error), both in errors of the best one
-    kinds = ((9.0, 1.0), (float(rng.uniform(1.6, 1.8)), 1.0), (1.35, 1.2), (1.9, 2.0), (0.0, 1.0))
-    rungs = [
+    kinds: tuple[tuple[float, float], ...] = ((9.0, 1.0), (float(rng.uniform(1.6, 1.8)), 1.0), (1.35, 1.2), (1.9, 2.0), (0.0, 1.0))
+    rungs: list[dict[str, Any]] = [
         {"type": f"type-{chr(97 + n)}", "memory_mb": round(float(size), 1), "kl": kl + gap * error, "error": own * error}
         for n, (size, (gap, own)) in enumerate(zip(sizes, kinds, strict=True))
     ]

@@ -23,7 +23,8 @@ def _bits(answer: Any, rng: Any) -> str | None:
         bits + 8 * extra / weights,
         "Add up all bits of the block, and divide by the number of its weights.",
         values=(
-            (bits, "The shared bytes are missing: a block also stores its scales."),
+            (bits, "The shared bytes are missing: a block also stores its scales. (Or did you divide with //, which rounds them away?)"),
+            (bits + 8 * extra // weights, "Do not round: bits per weight need not be a whole number. Divide with /, not with //."),
             (bits + extra / weights, "The shared part is given in bytes; a byte has 8 bits."),
             (weights * bits + 8 * extra, "Those are the bits of the whole block. Divide by its weights."),
             ((weights * bits / 8 + extra) / weights, "That is bytes per weight. A byte has 8 bits."),

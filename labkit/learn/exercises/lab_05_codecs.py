@@ -83,9 +83,11 @@ def _middle8(answer: Any, rng: Any) -> str | None:
     given, right = _as_bytes(answer(block.copy()), 34), blocks.encode("Q8_0", block)
     if isinstance(given, str):
         return given
-    return None if np.array_equal(given, right) else (
-        "A quotient that lies exactly in the middle goes away from zero: 2.5 becomes 3 and -2.5 becomes -3. np.round goes to the even one."
-    )  # fmt: skip
+    if np.array_equal(given, right):
+        return None
+    if np.array_equal(given[2:].view(np.int8), np.floor(block * (F32(1) / (np.abs(block).max() / F32(127))) + F32(0.5)).astype(np.int8)):
+        return "np.floor(x + 0.5) is right for positive x. A negative number in the middle goes away from zero too: -2.5 becomes -3."
+    return "A quotient that lies exactly in the middle goes away from zero: 2.5 becomes 3, -2.5 becomes -3. np.round goes to the even one."
 
 
 def _rounded_scale8(answer: Any, rng: Any) -> str | None:
@@ -124,6 +126,7 @@ encode_q8_0 = Exercise(
         Wrong(_Q8.format(d="np.abs(block).max() / np.float32(128)", q=_AWAY), "divide by 127", "uses 128, which only negative bytes have"),
         Wrong(_Q8.format(d="block.max() / np.float32(127)", q=_AWAY), "absolute values", "forgets that the largest may be negative"),
         Wrong(_Q8.format(d=_D8, q="np.round(x)"), "away from zero", "rounds ties to the even number, as NumPy does"),
+        Wrong(_Q8.format(d=_D8, q="np.floor(x + 0.5)"), "right for positive x", "sends negative ties up"),
         Wrong(_Q8.format(d=_D8, q="x"), "cut the digits", "truncates"),
         Wrong(
             _Q8.format(d="np.float32(np.float16(np.abs(block).max() / np.float32(127)))", q=_AWAY), "as float32", "rounds the scale first"
@@ -143,6 +146,8 @@ def _decoded(shift: bool) -> Callable[[Any, Any], str | None]:
         if close(given, right, rel=1e-6, absolute=0):
             return None
         d = F32(data[:2].view(np.float16)[0])
+        if close(given, (data[:2].view(np.float16) * data[2:].view(np.int8)).astype(F32)):
+            return "Turn the scale into float32 before you multiply: a product in float16 is rounded."
         for wrong, hint in (
             (data[2:] * d, "The numbers are signed: read the bytes as int8 (.view(np.int8)), or 255 will not mean -1."),
             (data[2:].view(np.int8), "Those are the numbers. Multiply by the scale."),
@@ -164,6 +169,11 @@ decode_q8_0 = Exercise(
     (Part(1, "positive weights", _decoded(False)), Part(1, "weights of both signs", _decoded(True))),
     (
         Wrong(_READ + "return data[2:] * d", "signed", "reads unsigned bytes"),
+        Wrong(
+            "import numpy as np\nreturn data[:2].view(np.float16) * data[2:].view(np.int8)",
+            "in float16 is rounded",
+            "multiplies in float16",
+        ),
         Wrong(_READ + "return data[2:].view(np.int8).astype(np.float32)", "Multiply by the scale", "forgets the scale"),
         Wrong(_READ + "return data[2:].view(np.int8) * (d / np.float32(127))", "largest / 127 already", "divides by 127 once more"),
     ),
@@ -221,7 +231,12 @@ def _cap4(answer: Any, rng: Any) -> str | None:
     given = _as_bytes(answer(block.copy()), 18)
     if isinstance(given, str):
         return given
-    return None if np.array_equal(given, blocks.encode("Q4_0", block)) else _LIMIT
+    right = blocks.encode("Q4_0", block)
+    if np.array_equal(given, right):
+        return None
+    if given[0] == right[0] and given[1] ^ right[1] == 0x80:
+        return "Two weights are equally large, with different signs: the first of them gives the scale. np.abs(block).argmax() finds it."
+    return _LIMIT
 
 
 def _zeros4(answer: Any, rng: Any) -> str | None:
@@ -240,6 +255,7 @@ d = {d}
 inverse = np.float32(1) / d if d else np.float32(0)
 q = {q}.astype(np.uint8)
 return np.concatenate([np.array([d], np.float16).view(np.uint8), {pack}])"""
+_FIRST = "block[np.abs(block).argmax()]"
 _D4, _N4, _P4 = "largest / np.float32(-8)", "np.minimum(15, block * inverse + np.float32(8.5))", "q[:16] | (q[16:] << 4)"
 
 encode_q4_0 = Exercise(
@@ -255,6 +271,16 @@ encode_q4_0 = Exercise(
         Wrong(_Q4.format(d="np.abs(largest) / np.float32(-8)", q=_N4, pack=_P4), "with its sign", "loses the sign of the largest weight"),
         Wrong(_Q4.format(d="largest / np.float32(7)", q=_N4, pack=_P4), "wastes one", "uses 15 of the 16 numbers"),
         Wrong(_Q4.format(d=_D4, q=_N4, pack="q[::2] | (q[1::2] << 4)"), "the packing is not", "packs neighbours"),
+        *(
+            Wrong(
+                _Q4.format(d=_D4, q=_N4, pack=_P4).replace(
+                    "block[np.abs(block).argmax()]", f"block.max() if block.max() {sign} -block.min() else block.min()"
+                ),
+                "the first of them",
+                "takes the largest by value, so that a tie goes to one sign",
+            )
+            for sign in (">", ">=")
+        ),
         Wrong(_Q4.format(d=_D4, q=_N4, pack="(q[:16] << 4) | q[16:]"), "swapped", "swaps the halves"),
         Wrong(
             _Q4.format(d=_D4, q="(block * inverse + np.float32(8.5))", pack="(q[:16] & 15) | (q[16:] << 4)"), "limit", "forgets the limit"

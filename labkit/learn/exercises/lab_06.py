@@ -23,8 +23,10 @@ def _absmean(w: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _pair(given: Any) -> tuple[Any, Any] | str:
-    if not isinstance(given, tuple) or len(given) != 2:
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
         return "Return two things: the matrix of values, and the scale."
+    if np.ndim(given[0]) == 0 and np.ndim(given[1]) == 2:
+        return "The other way round: first the matrix of values, then the scale."
     return given[0], given[1]
 
 
@@ -85,6 +87,11 @@ ternarise = Exercise(
             "takes absmax, as for activations",
         ),
         Wrong("scale = np.abs(weights).mean()\nreturn np.sign(weights), scale", "Small weights must become 0", "makes a binary matrix"),
+        Wrong(
+            "scale = np.abs(weights).mean()\nreturn scale, np.clip(np.round(weights / scale), -1, 1)",
+            "other way round",
+            "hands the two over in the other order",
+        ),
         Wrong(
             "scale = np.abs(weights).mean(axis=1, keepdims=True)\nreturn np.clip(np.round(weights / scale), -1, 1), scale",
             "one scale for the whole matrix",
@@ -194,8 +201,17 @@ unpack = Exercise(
 # -- bits per weight
 
 
-def _layout(answer: Any, rng: Any) -> str | None:
-    block, per_byte = int(rng.choice([64, 128, 192, 256])), int(rng.choice([1, 2, 4, 5]))
+def _whole(answer: Any, rng: Any) -> str | None:
+    return _layout(answer, rng, int(rng.choice([1, 2, 4])))
+
+
+def _not_full(answer: Any, rng: Any) -> str | None:
+    """Five or seven weights a byte: no block below is a whole number of them."""
+    return _layout(answer, rng, int(rng.choice([5, 7])))
+
+
+def _layout(answer: Any, rng: Any, per_byte: int) -> str | None:
+    block = int(rng.choice([64, 128, 192, 256]))
     scale_bytes = int(rng.choice([1, 2, 4]))
     weights_bytes = -(-block // per_byte)
     right = 8 * (weights_bytes + scale_bytes) / block
@@ -214,7 +230,7 @@ def _layout(answer: Any, rng: Any) -> str | None:
 bits_per_weight = Exercise(
     "bits_per_weight",
     "Bits per weight from a block's layout",
-    (Part(2, "some layouts", _layout),),
+    (Part(1, "some layouts", _whole), Part(1, "a last byte that is not full", _not_full)),
     (
         Wrong("return 8 * math.ceil(block / per_byte) / block", "add its bytes", "forgets the scale"),
         Wrong("return (math.ceil(block / per_byte) + scale_bytes) / block", "Eight bits", "answers in bytes"),
