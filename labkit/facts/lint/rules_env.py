@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from labkit.facts.lint.model import Document, Edit, Hit, Setting
 from labkit.facts.lint.vocabulary import nearest, table
 
+_PREFIXES = ("OLLAMA_", "VLLM_", "LLAMA_ARG_")
 _OPEN = re.compile(r"[$<>{}…]|\.\.\.")
 _DURATION = re.compile(r"-?(\d+|(\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))*")
 
@@ -41,7 +42,7 @@ def ollama_name(document: Document) -> Iterator[Hit]:
             yield Hit(setting.line, {"name": setting.name, "verb": verb, "fix": told[setting.name]})
             continue
         known = _ollama_names()
-        if setting.name in known or not re.fullmatch(r"[A-Z][A-Z0-9_]{6,}", setting.name):
+        if setting.name in known or _is_of(setting.name, "OLLAMA_") or not re.fullmatch(r"[A-Z][A-Z0-9_]{6,}", setting.name):
             continue
         limit = 2 if len(setting.name) >= 16 else 1
         near = nearest(setting.name, rows["real"], limit)
@@ -84,6 +85,11 @@ def on_client(document: Document) -> Iterator[Hit]:
                     yield Hit(setting.line, {"name": setting.name, "command": f"ollama {words[1]}"})
 
 
+def _is_of(name: str, prefix: str) -> bool:
+    """Does a name carry the prefix of another program than that one?"""
+    return name.startswith(tuple(other for other in _PREFIXES if not other.startswith(prefix)))
+
+
 def vllm_name(document: Document) -> Iterator[Hit]:
     rows = table("vllm")
     known = {*rows["env"], *rows["other_env"]}
@@ -98,7 +104,13 @@ def llama_name(document: Document) -> Iterator[Hit]:
 def _misspelt(document: Document, server: str, known: set[str], real: list[str], program: str, prefix: str) -> Iterator[Hit]:
     for setting in _settings(document, server):
         name = setting.name
-        if name in known or not re.fullmatch(r"[A-Z][A-Z0-9_]{6,}", name) or name in _ollama_names() or name in _build_options():
+        if (
+            name in known
+            or _is_of(name, prefix)
+            or not re.fullmatch(r"[A-Z][A-Z0-9_]{6,}", name)
+            or name in _ollama_names()
+            or name in _build_options()
+        ):
             continue
         if near := nearest(name, real, 2 if name.startswith(prefix) and len(name) >= 14 else 1):
             yield Hit(setting.line, {"name": name, "program": program, "fix": near}, Edit(setting.line, name, near))

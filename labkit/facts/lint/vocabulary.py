@@ -36,18 +36,30 @@ def distance(one: str, other: str, limit: int = 3) -> int:
         one, other = one[:-1], other[:-1]
     if not one or not other:
         return min(max(len(one), len(other)), limit + 1)
-    before: list[int] = []
-    row = list(range(len(other) + 1))
+    far, width = limit + 1, len(other)
+    before = [far] * (width + 1)
+    row = [j if j <= limit else far for j in range(width + 1)]
     for i, a in enumerate(one, 1):
-        last, before, row = before, row, [i]
-        for j, b in enumerate(other, 1):
-            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (a != b))
-            if i > 1 and j > 1 and a == other[j - 2] and one[i - 2] == b:
-                cost = min(cost, last[j - 2] + 1)
-            row.append(cost)
-        if min(row) > limit:
-            return limit + 1
-    return row[-1]
+        last, before, row = before, row, [far] * (width + 1)
+        if i <= limit:
+            row[0] = i
+        least = row[0]
+        # only cells near the diagonal can stay within the limit
+        for j in range(max(1, i - limit), min(width, i + limit) + 1):
+            b = other[j - 1]
+            cost = before[j - 1] + (a != b)
+            if before[j] + 1 < cost:
+                cost = before[j] + 1
+            if row[j - 1] + 1 < cost:
+                cost = row[j - 1] + 1
+            if i > 1 and j > 1 and a == other[j - 2] and one[i - 2] == b and last[j - 2] + 1 < cost:
+                cost = last[j - 2] + 1
+            row[j] = cost
+            if cost < least:
+                least = cost
+        if least > limit:
+            return far
+    return min(row[-1], far)
 
 
 @functools.cache
