@@ -76,7 +76,7 @@ def test_the_plots_show_every_row(errors):
     assert len(mlx_view.draw_bits(rows, 4.0, "caption").axes[0].patches) == 2 * len(rows)
     assert [r["predicted"] for r in rows] == [4.5, 5.0, 5.0, 8.5, 16.0]
     ax = mlx_view.draw_errors(errors, "caption", chosen=(3, 128)).axes[0]
-    assert sum(len(line.get_xdata()) for line in ax.lines) == len(errors) + 1
+    assert sum(len(line.get_xdata()) for line in ax.lines) == len(errors) + 1 + 2  # the circle, and the ends of the line at 5 %
     assert "3.25" in ax.get_title()
     runs = [{"name": "a", "device": "cpu", "engine": e, "decode_tokens_per_s": r} for e, r in (("mlx", 1.5), ("llamacpp", 150))]
     assert len(mlx_view.draw_speed(runs, "caption").axes[0].patches) == 2
