@@ -42,8 +42,8 @@ def ollama_name(document: Document) -> Iterator[Hit]:
             yield Hit(setting.line, {"name": setting.name, "verb": verb, "fix": told[setting.name]})
             continue
         known = _ollama_names()
-        if setting.name in known or _is_of(setting.name, "OLLAMA_") or not re.fullmatch(r"[A-Z][A-Z0-9_]{6,}", setting.name):
-            continue
+        if setting.name in known or _is_of(setting.name, "OLLAMA_") or not re.fullmatch(r"[A-Z][A-Z_]{6,}", setting.name):
+            continue  # OLLAMA_MODEL2 is one of a series of somebody's own
         limit = 2 if len(setting.name) >= 16 else 1
         near = nearest(setting.name, rows["real"], limit)
         # a name that is nearer to another program's is not ours to judge
