@@ -15,7 +15,7 @@ class Session(Protocol):
     """A loaded model. One stream at a time; closing a stream's iterator early cancels it.
 
     The attributes go into every record: `threads` and `load_s` are None where the engine does not say. It may also have
-    `refuses`, what of a Request it cannot do and answers with BadInput: "tokens", "ignore_eos".
+    `refuses`, what of a Request it cannot do and answers with BadInput: "tokens", "prompt", "ignore_eos", "keep_cache".
     """
 
     model: ModelRef

@@ -73,6 +73,7 @@ class FoundrySession(OpenAISession):
 
     def __init__(self, model: ModelRef, options: FoundryOptions, url: str, running: servers.Running | None) -> None:
         self.options, self._service = options, running
+        self.refuses = frozenset({"tokens", "prompt", "keep_cache", *(() if options.ignore_eos else ("ignore_eos",))})
         try:
             super().__init__(model, OpenAIOptions(url=url, timeout_s=options.timeout_s, threads=options.threads), url, None)
         except MissingPart as error:

@@ -23,10 +23,14 @@ def requests(vocabulary: int, prompt_tokens: int, output_tokens: int, repeats: i
     ]
 
 
-def texts(prompt_tokens: int, output_tokens: int, repeats: int, seed: int = 1) -> list[Request]:
-    """The same for an engine that takes no ids: single letters, which are about a token each. The record has the real count."""
+def texts(prompt_tokens: int, output_tokens: int, repeats: int, chat: bool = False, seed: int = 1) -> list[Request]:
+    """The same for an engine that takes no ids: single letters, which are about a token each. The record has the real count.
+
+    chat: as a message, for an engine that takes no plain text either; the chat template's tokens are added to it.
+    """
     letters, rng = list("abcdefghijklmnopqrstuvwxyz"), np.random.default_rng(seed)
-    return [Request(prompt=" ".join(rng.choice(letters, prompt_tokens)), max_tokens=output_tokens) for _ in range(repeats)]
+    some = [" ".join(rng.choice(letters, prompt_tokens)) for _ in range(repeats)]
+    return [Request.chat(text, max_tokens=output_tokens) if chat else Request(prompt=text, max_tokens=output_tokens) for text in some]
 
 
 def bench(
@@ -44,7 +48,7 @@ def bench(
     Thread counts run in turn on one loaded model where the engine can change them. An engine that refuses prompts of token
     ids gets text of about that length, and its answers may end before `output_tokens`; the records say what they had.
     """
-    context = max(256, prompt_tokens + output_tokens + 8)
+    context = max(256, prompt_tokens + output_tokens + 64)  # with room for a chat template
     session: Any = engine.load(model, context=context, **options)
     try:
         vocabulary = getattr(session, "n_vocab", 1 << 15)
@@ -53,7 +57,7 @@ def bench(
                 raise BadInput(f"engine {engine.name} cannot change its threads", "leave out --threads, or start the server with them")
             refuses: frozenset[str] = getattr(session, "refuses", frozenset())
             rows = (
-                texts(prompt_tokens, output_tokens, repeats + 1)
+                texts(prompt_tokens, output_tokens, repeats + 1, chat="prompt" in refuses)
                 if "tokens" in refuses
                 else requests(vocabulary, prompt_tokens, output_tokens, repeats + 1)
             )

@@ -16,6 +16,7 @@ import pytest
 from labkit import engines, measure, models, servers
 from labkit.core.errors import BadInput, MissingPart, RunFailed
 from labkit.core.records import ModelRef, Request
+from labkit.measure import bench
 from labkit.servers import foundry
 
 
@@ -82,6 +83,12 @@ def test_a_session_that_goes_on_past_the_end():
         assert measure.one(session, Request.chat("def f(x):\n    return x\n", max_tokens=100, ignore_eos=True)).output_tokens == 100
         assert session.load_s > 0
         assert session.has_chat_template is False
+
+
+def test_a_benchmark_sends_messages_of_the_wanted_length():
+    rows = bench.bench(engines.open("foundry"), models.resolve("stdlib-10m"), prompt_tokens=40, output_tokens=8, repeats=2)
+    assert len(rows) == 2
+    assert all(30 < row.prompt_tokens < 120 and 1 <= row.output_tokens <= 8 for row in rows)
 
 
 @pytest.mark.parametrize(
