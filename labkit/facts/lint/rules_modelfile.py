@@ -50,6 +50,7 @@ def _parameters(document: Document) -> Iterator[tuple[modelfiles.Instruction, st
 def parameter(document: Document) -> Iterator[Hit]:
     rows = table("ollama")["modelfile"]
     for item, name, _ in _parameters(document):
+        # a retired one is legal: `ollama create` warns, and takes it
         if name in rows["parameters"] or name in rows["retired_parameters"] or _OPEN.search(name):
             continue
         meant = (
@@ -59,13 +60,6 @@ def parameter(document: Document) -> Iterator[Hit]:
         )
         fix = f"PARAMETER {meant}" if meant else "leave it out; known: " + " ".join(rows["parameters"])
         yield Hit(item.line, {"word": name, "fix": fix}, Edit(item.line, name, meant) if meant else None)
-
-
-def retired(document: Document) -> Iterator[Hit]:
-    rows = table("ollama")["modelfile"]
-    for item, name, _ in _parameters(document):
-        if name in rows["retired_parameters"]:
-            yield Hit(item.line, {"word": name})
 
 
 def value(document: Document) -> Iterator[Hit]:
