@@ -86,7 +86,7 @@ def cut_rows(ref: ModelRef | None, shares: Sequence[float]) -> list[dict[str, An
 
 
 def official_rows(share: float = 0.6) -> list[dict[str, Any]]:
-    """The official client, whose download breaks for good at a share of a small file, and then is called again.
+    """The official client, whose download breaks for good at a share of a file of 30 MB, and then is called again.
 
     A row a call: where its first request began, where each of them began (as text), and whether it ended well.
     """
@@ -97,7 +97,7 @@ def official_rows(share: float = 0.6) -> list[dict[str, Any]]:
     disable_progress_bars()
     before = logging.get_verbosity()
     logging.set_verbosity_error()
-    content = b"GGUF" + bytes(300_000)
+    content = b"GGUF" + bytes(30_000_000)  # the client writes pieces of 10 MiB: of a smaller file nothing is kept
     cut, rows = int(len(content) * share), []
     try:
         with tempfile.TemporaryDirectory() as folder, HubStandIn({"course/cut": Repo({"small.gguf": content})}) as hub:

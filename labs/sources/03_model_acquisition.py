@@ -113,7 +113,7 @@ print(f"{len(cuts)} requests, {sent:,} bytes sent for {cuts[0]['file_bytes']:,};
 # %% [markdown]
 # The upper bar is what happened: each request begins where the last one ended, to the byte. The lower bar is the sum for a client that begins anew each time.
 #
-# Does the Hub's own client resume? Try it: the stand-in breaks a small file at 60 %, again and again, until the client gives up. Then the client is called a second time.
+# Does the Hub's own client resume? Try it: the stand-in breaks a file of 30 MB at 60 %, again and again, until the client gives up. Then the client is called a second time.
 
 # %%
 official = lab.step("official_client", lambda: acquiring.official_rows())
@@ -122,7 +122,8 @@ print(f"The first call sent {official[0]['requests']} requests, the second {offi
 pd.DataFrame(official)
 
 # %% [markdown]
-# `start_bytes` says at which byte each request began. Inside the first call all but the first begin where the bytes ended: there the client resumes.
+# `start_bytes` says at which byte each request began. Inside the first call the client resumes, in pieces of 10 MiB (10,485,760 bytes): each later request
+# begins after the last whole piece, and what had come of the next one is sent again. So a file smaller than a piece begins at 0 every time.
 # `first_from_byte` of the second call says where a *new* call began.
 # This is why labkit asks the official client what to fetch, and fetches the bytes itself.
 #

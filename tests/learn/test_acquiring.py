@@ -109,3 +109,11 @@ def test_the_two_steps_with_a_part_of_their_own_play_their_recording(part, step,
         fig = acquiring_view.draw_formats(rows, lab.caption(step))
         assert len(fig.axes[0].patches) == 4
         closed(fig)
+
+
+def test_the_official_client_resumes_inside_a_call_after_its_last_whole_piece():
+    first, second = acquiring.official_rows()
+    starts = [int(start.replace(",", "")) for start in first["start_bytes"].split(", ")]
+    assert len(starts) == first["requests"] > 1
+    assert starts[0] == 0 < min(starts[1:]) <= max(starts[1:]) < 0.6 * first["file_bytes"]
+    assert (first["ended"] != "complete", second["ended"]) == (True, "complete")

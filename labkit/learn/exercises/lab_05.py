@@ -38,6 +38,7 @@ bits_per_weight = Exercise(
     "Bits per weight of a block format",
     (Part(1, "some formats", _bits),),
     (
+        Wrong("return (weights * bits + 8 * shared_bytes) // weights", "//", "rounds down to whole bits"),
         Wrong("return bits", "also stores its scales", "takes a 4-bit format for 4 bits a weight"),
         Wrong("return bits + shared_bytes / weights", "a byte has 8 bits", "adds bytes to bits"),
         Wrong("return weights * bits + 8 * shared_bytes", "Divide by its weights", "stops at the block"),
