@@ -7,9 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 
 import psutil
 import pytest
@@ -60,12 +58,10 @@ def test_exit_2_and_the_nearest_id(more, capsys):
     assert len(out.err.splitlines()) == 1
 
 
-def test_ctrl_c_stops_the_server_and_leaves_nothing():
-    folders = Path(tempfile.gettempdir())
-    before = set(folders.glob("labkit-ollama-*"))
-    with subprocess.Popen(
-        [*LABKIT, "claims", "--live", "--json", *live.of("ollama")], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as run:
+def test_ctrl_c_stops_the_server_and_leaves_nothing(tmp_path):
+    command = [*LABKIT, "claims", "--live", "--json", *live.of("ollama")]
+    own = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=own) as run:
         assert run.stdout is not None
         run.stdout.readline()  # the first is decided, so its Ollama runs
         below = psutil.Process(run.pid).children(recursive=True)
@@ -78,4 +74,4 @@ def test_ctrl_c_stops_the_server_and_leaves_nothing():
     while any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in below) and time.monotonic() < end:
         time.sleep(0.1)
     assert not [p for p in below if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-    assert set(folders.glob("labkit-ollama-*")) <= before
+    assert list(tmp_path.iterdir()) == []

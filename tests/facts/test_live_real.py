@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from pathlib import Path
 
 import psutil
 import pytest
@@ -17,16 +16,15 @@ from labkit.facts.live import start
 NOT_HERE = {"ollama-num-gpu", "foundry-cli-name", "llamacpp-tools", "ollama-apt", "memory-is-size-times-two", "ollama-context-2048"}
 
 
-def folders():
-    return set(Path(tempfile.gettempdir()).glob("labkit-*-*"))
-
-
 @pytest.fixture(scope="module")
-def rows():
-    before, children = folders(), {p.pid for p in psutil.Process().children(recursive=True)}
-    found = {row["id"]: row for row in start.decide(live_too=True, model="stdlib-10m")}
+def rows(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("temporary")  # a folder of our own, since other tests use the usual one
+    children = {p.pid for p in psutil.Process().children(recursive=True)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(folder))
+        found = {row["id"]: row for row in start.decide(live_too=True, model="stdlib-10m")}
     left = {p.pid for p in psutil.Process().children(recursive=True)} - children
-    return found | {"left": {"processes": left, "folders": folders() - before}}
+    return found | {"left": {"processes": left, "files": list(folder.iterdir())}}
 
 
 def test_nothing_contradicts_the_ledger(rows):
@@ -52,7 +50,7 @@ def test_each_row_quotes_what_was_seen(rows):
 
 
 def test_no_process_and_no_folder_is_left(rows):
-    assert rows["left"] == {"processes": set(), "folders": set()}
+    assert rows["left"] == {"processes": set(), "files": []}
 
 
 def test_an_unknown_id_starts_nothing(monkeypatch):
