@@ -7,9 +7,10 @@ in a copy of its small genai_config.json, beside links to its files.
 
 Nothing goes out: its public catalogue is an empty one on this machine (or the first look at /v1/models would ask the real
 one), `CI=true` and `disable_nonessential_telemetry` are set. Limits of SDK 2.2.1: `ignore_eos` and `logprobs` are dropped
-without a word, there is no /v1/completions, no /health and no /metrics, and several requests at once take turns
-(github.com/microsoft/Foundry-Local, sdk_v2; all of it seen here). The SDK loads its own onnxruntime-genai for the whole
-process, and the package onnxruntime_genai cannot be loaded after it: one more reason for a process of its own.
+without a word, there is no /v1/completions, no /health and no /metrics, and several requests at once share the
+processor with no gain in throughput (github.com/microsoft/Foundry-Local, sdk_v2; all of it seen here). The SDK loads its own
+onnxruntime-genai for the whole process, and the package onnxruntime_genai cannot be loaded after it: one more reason for a
+process of its own.
 
 Run as a module it is the server process itself: `python -m labkit.servers.foundry '{"path": …}'`.
 
