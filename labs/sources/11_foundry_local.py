@@ -2,7 +2,7 @@
 # labkit:
 #   title: What does Foundry Local do for a program?
 #   minutes: 40
-#   memory_gb: 2.0
+#   memory_gb: 3.0
 #   track: [run, operate]
 #   builds_on: [1, 3, 7]
 #   prerequisites: ["the extras `onnx` and `foundry` (SET=all) for your own figures; without them the lab plays its recording"]
@@ -24,8 +24,9 @@
 #
 # **The question this lab answers: how do I put a model of my own behind Foundry Local, and what do I get: in one program, over HTTP, and for several users at once?**
 #
-# It builds on labs 01 (time to first token), 03 (catalogues) and 07 (ONNX models). About 40 minutes, up to 2 GB of memory.
-# Nothing is downloaded, and nothing is asked outside this machine.
+# It builds on labs 01 (time to first token), 03 (catalogues) and 07 (ONNX models). About 40 minutes, 1.3 GB of memory.
+# The first run also converts the model, which takes up to **3 GB** for a minute (lab 12 uses the same folder later). On a smaller machine, play
+# the recording instead: start Jupyter with `LABKIT_WITHOUT=foundry` in its environment. Nothing is downloaded, and nothing is asked outside this machine.
 #
 # **Foundry Local** is Microsoft's way to run language models on a user's own device. It has three parts:
 #
@@ -394,7 +395,7 @@ pd.DataFrame(left)
 #
 # 1. A model of your own is a folder, an id with a version, and a registration that stays on the disk. In the SDK you may use the alias; over HTTP only the id works, under /catalogs/local/v1.
 # 2. One session keeps the computed state, so the next turn is quick, unless the last answer was cut off. Over HTTP every request is computed from its first token.
-# 3. Requests at once take turns. For one user and one program that is fine; for many users take a server that batches (labs 16 and 18).
+# 3. Requests at once share the processor, and all together are no quicker. For one user and one program that is fine; for many users take a server that batches (labs 16 and 18).
 #
 # **In production:** Foundry Local is made for applications on a user's device. Give your application an `app_name` and a data folder of its own, register with a version,
 # raise it when the weights change, and check `get_model` for `None`. Do not offer its port to others: it asks for no key. Fix the SDK's version: 2.x differs from 0.x and 1.x in most names.
