@@ -199,6 +199,13 @@ class OrtGenAISession:
     def usage(self) -> Usage:
         return self._usage
 
+    def set_threads(self, threads: int) -> None:
+        """Change the number of threads: the library fixes it with the model, so the model is loaded again and its KV cache is empty."""
+        if threads != self.threads:
+            self._generator, self._cached, self._model = None, [], None
+            self.threads = threads
+            self._model = self._load()
+
     def _ready(self, request: Request, tokens: Sequence[int]) -> int:
         """A generator that holds the start of these tokens; returns how many of them."""
         greedy = request.temperature == 0

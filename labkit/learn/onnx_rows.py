@@ -57,10 +57,12 @@ def predicted_bits(path: Path, recipe: str) -> float:
     table, norms = sizes["token_embd.weight"], header.parameters - matrices
     multiplied = matrices - (table if "output.weight" in sizes else 0)  # else the table is the output matrix, too
     shared = table if multiplied == matrices else 0
+    padded = sum(-(-t.shape[0] // 128) * 128 * (t.elements // t.shape[0]) for t in header.tensors if len(t.shape) == 2)
+    padded -= matrices - multiplied  # the rows of a matrix that is multiplied are filled up to whole blocks
     bits = {
         "int4": multiplied * 5 + table * 32,
         "int4-shared": multiplied * 5 + (table - shared) * 32,
-        "olive-rtn": (multiplied + table) * 4.25,
+        "olive-rtn": (padded + table) * 4.25,
         "olive-int8": (multiplied + table) * 8,
         "fp32": (multiplied + table - shared) * 32,
     }

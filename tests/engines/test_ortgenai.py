@@ -149,6 +149,15 @@ class _Proxy:
         return getattr(self.real, name)
 
 
+def test_other_threads_give_the_same_answer():
+    with engines.open("ortgenai").load(models.resolve("stdlib-10m"), context=64, threads=1) as session:
+        one = run(session)
+        session.set_threads(2)
+        two = run(session, keep_cache=True)
+        assert (one.threads, two.threads, two.cached_tokens) == (1, 2, 0)
+        assert two.text == one.text
+
+
 def test_the_context_is_kept_to(session):
     with pytest.raises(BadInput, match="the context holds 64"):
         list(session.stream(Request(tokens=(5,) * 64)))
