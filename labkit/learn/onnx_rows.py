@@ -28,17 +28,15 @@ GGUF = ("Q4_0", "Q4_1", "Q5_1", "Q8_0")
 QUICK_GGUF = ("Q4_1",)
 MLX = ((4, 64), (4, 32))  # bits, group size: 4.5 and 5.0 bits per weight
 _LARGE = 50_000_000  # weights
-# what an execution provider of ONNX Runtime is for, and what it needs: read in onnxruntime.ai/docs/execution-providers, 2026-11
+# what an execution provider of ONNX Runtime is for, and what it needs: after onnxruntime.ai/docs/build/eps, the page of each
+# provider there, and learn.microsoft.com/windows/ai/new-windows-ml/supported-execution-providers, 2026-11; only the CPU was run
 NEEDS = {
     "CPUExecutionProvider": ("any processor", "nothing: it is in every build"),
     "CUDAExecutionProvider": ("NVIDIA GPU", "onnxruntime-gpu, CUDA and cuDNN of a matching version"),
     "TensorrtExecutionProvider": ("NVIDIA GPU", "onnxruntime-gpu and TensorRT"),
     "DmlExecutionProvider": ("any GPU on Windows", "onnxruntime-directml, a GPU with DirectX 12"),
     "OpenVINOExecutionProvider": ("Intel CPU, GPU, NPU", "onnxruntime-openvino; the driver of the GPU or NPU"),
-    "QNNExecutionProvider": (
-        "Qualcomm NPU",
-        "onnxruntime-qnn on a Snapdragon; fixed shapes, integer weights and activations",
-    ),
+    "QNNExecutionProvider": ("Qualcomm NPU", "onnxruntime-qnn on a Snapdragon; a model with fixed shapes, best one in integers"),
     "VitisAIExecutionProvider": ("AMD NPU", "AMD's Ryzen AI software"),
     "CoreMLExecutionProvider": ("Apple GPU, Neural Engine", "macOS or iOS: it is in the build for macOS"),
     "WebGpuExecutionProvider": ("GPU in a browser or through Dawn", "onnxruntime-web, or a build with it"),
