@@ -83,7 +83,7 @@ class FoundrySession(OpenAISession):
 
             self.model = model.model_copy(update={"sha256": folders.digest(model.path)})
         self.engine_version = None if ENGINE.missing() else ENGINE.version()
-        self.has_chat_template = model.format == "endpoint" or foundry.has_chat_template(model.path)
+        self.has_chat_template = running is None or foundry.has_chat_template(model.path)  # a given service has one of its own
         self.load_s = foundry.load_s(running) if running else None
         own = options.model_dump(include={"context", "ignore_eos"})
         self.settings = {"endpoint": "labkit's Foundry Local", **own} if running else {"endpoint": "given"}

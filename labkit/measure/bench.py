@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.core.errors import BadInput
+from labkit.core.errors import BadInput, RunFailed
 from labkit.core.records import Measurement, ModelRef, Request
 from labkit.engines import Engine
 from labkit.measure import clock
@@ -55,18 +55,30 @@ def bench(
         if not hasattr(session, "set_threads"):
             if threads:
                 raise BadInput(f"engine {engine.name} cannot change its threads", "leave out --threads, or start the server with them")
-            refuses: frozenset[str] = getattr(session, "refuses", frozenset())
-            rows = (
-                texts(prompt_tokens, output_tokens, repeats + 1, chat="prompt" in refuses)
-                if "tokens" in refuses
-                else requests(vocabulary, prompt_tokens, output_tokens, repeats + 1)
-            )
-            return [clock.one(session, r) for r in rows][1:]
+            return _as_it_takes(session, vocabulary, prompt_tokens, output_tokens, repeats)
         if not threads:
             threads = [clock.best_threads(session, requests(vocabulary, min(prompt_tokens, 64), 24, 1)[0])]
         return _in_turn(session, requests(vocabulary, prompt_tokens, output_tokens, repeats + 1), threads, progress)
     finally:
         session.close()
+
+
+def _as_it_takes(session: Any, vocabulary: int, prompt_tokens: int, output_tokens: int, repeats: int) -> list[Measurement]:
+    """Prompts as ids, else as text, else as messages: what an endpoint takes shows only when it is asked."""
+    refuses: frozenset[str] = getattr(session, "refuses", frozenset())
+    forms = [] if "tokens" in refuses else [requests(vocabulary, prompt_tokens, output_tokens, repeats + 1)]
+    forms += [texts(prompt_tokens, output_tokens, repeats + 1, chat) for chat in (False, True) if chat or "prompt" not in refuses]
+    rows = next((form for form in forms if _takes(session, form[0])), forms[-1])  # where it takes none, the last one says why
+    return [clock.one(session, r) for r in rows[1:]]
+
+
+def _takes(session: Any, request: Request) -> bool:
+    """Does it answer? This is the warm-up as well."""
+    try:
+        clock.one(session, request)
+    except RunFailed:
+        return False
+    return True
 
 
 def _in_turn(session: Any, rows: list[Request], threads: Sequence[int], progress: bool) -> list[Measurement]:
