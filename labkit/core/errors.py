@@ -48,4 +48,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]}?"
-    return "known: " + ", ".join(names)
+    more = f" and {len(names) - 12} more" if len(names) > 20 else ""
+    return "known: " + ", ".join(names[:12] if more else names) + more
