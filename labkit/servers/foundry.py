@@ -33,13 +33,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from labkit.core import extras, machine
-from labkit.core.errors import BadInput, MissingPart, nearest
+from labkit.core.errors import BadInput, MissingPart
 from labkit.core.records import ModelRef
 from labkit.servers.azure_stand_in import GALLERY, AzureStandIn
 from labkit.servers.base import HOST, Running, Server
+from labkit.servers.options import parse
 
 CONFIG = "genai_config.json"
 # for a model that has no chat template: the texts one after another (labkit.engines.templates.plain); Foundry Local refuses none at all
@@ -70,14 +71,7 @@ class Foundry(Server):
         return None if self.missing() else extras.version("foundry")
 
     def command(self, model: ModelRef, port: int, options: dict[str, Any]) -> list[str]:
-        for name in options:
-            if name not in Options.model_fields:
-                raise BadInput(f"foundry has no option {name!r} ({nearest(name, Options.model_fields)})", "labkit serve --help")
-        try:
-            chosen = Options(**options)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise BadInput(f"option {first['loc'][0]} of foundry: {first['msg'].lower()}", "labkit serve --help") from None
+        chosen = parse(Options, self.name, options)
         ready = as_onnx(model)
         own = {"path": str(ready.path), "id": model_id(model.name), "context": _checked(ready, chosen.context)}
         task = chosen.model_dump() | own | {"port": port, "parent": os.getpid()}
