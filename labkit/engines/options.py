@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from labkit.core.errors import BadInput, nearest
-
-Options = TypeVar("Options", bound=BaseModel)
+from labkit.core import options
+from labkit.core.options import Options
 
 
 class LlamaOptions(BaseModel):
@@ -39,11 +38,4 @@ class OpenAIOptions(BaseModel):
 
 def parse(kind: type[Options], engine: str, given: dict[str, Any]) -> Options:
     """Validated options. Raises BadInput: unknown name (nearest suggested) or wrong type."""
-    for name in given:
-        if name not in kind.model_fields:
-            raise BadInput(f"engine {engine} has no option {name!r} ({nearest(name, kind.model_fields)})", "labkit doctor")
-    try:
-        return kind(**given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise BadInput(f"option {first['loc'][0]} of engine {engine}: {first['msg'].lower()}", "labkit bench --help") from None
+    return options.parse(kind, f"engine {engine}", given, "labkit bench --help")

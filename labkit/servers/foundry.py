@@ -37,10 +37,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from labkit.core import extras, machine
 from labkit.core.errors import BadInput, MissingPart
+from labkit.core.options import parse
 from labkit.core.records import ModelRef
 from labkit.servers.azure_stand_in import GALLERY, AzureStandIn
 from labkit.servers.base import HOST, Running, Server
-from labkit.servers.options import parse
 
 CONFIG = "genai_config.json"
 # for a model that has no chat template: the texts one after another (labkit.engines.templates.plain); Foundry Local refuses none at all

@@ -17,10 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from labkit.core import machine
 from labkit.core.errors import BadInput
+from labkit.core.options import parse
 from labkit.core.records import ModelRef
 from labkit.models import footprint, inspect
 from labkit.servers.base import HOST, Server
-from labkit.servers.options import parse
 
 
 class Options(BaseModel):

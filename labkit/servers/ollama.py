@@ -19,11 +19,11 @@ import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
 from labkit.core.errors import BadInput, MissingPart, RunFailed
+from labkit.core.options import parse
 from labkit.core.records import ModelRef
 from labkit.models import footprint, inspect, sha256_of
 from labkit.servers import runtimes
 from labkit.servers.base import HOST, Running, Server
-from labkit.servers.options import parse
 
 PORT = 11434
 
