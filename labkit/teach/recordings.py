@@ -32,8 +32,12 @@ _PACKAGES = (
     "transformers",
     "torch",
     "mlx",
+    "olive-ai",
+    "onnxruntime-genai",
+    "onnxruntime",
+    "foundry-local-sdk",
+    "ollama",
 )
-_ABSOLUTE = re.compile(r"(?:/[^/\s]+/|~/|[A-Za-z]:[\\/])[^\n]*$")
 _LOCAL = re.compile(r"(?:^|[\s\"'=(])(?:/(?:home|Users|root|tmp|mnt|srv|opt|var|private)/|~/|[A-Za-z]:[\\/])")
 
 
@@ -95,14 +99,21 @@ def versions() -> dict[str, str]:
 
 
 def _portable(value: Any) -> Any:
-    """Absolute paths become file names: where the files were means nothing elsewhere."""
+    """Paths of this machine become file names: where the files were means nothing elsewhere. A route such as /api/chat stays."""
     if isinstance(value, dict):
         return {key: item if key == "text" else _portable(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_portable(item) for item in value]
-    if isinstance(value, str) and _ABSOLUTE.match(value):
+    if isinstance(value, str) and _is_path(value):
         return value.replace("\\", "/").rstrip("/").rpartition("/")[2]
     return value
+
+
+def _is_path(text: str) -> bool:
+    """A path of this machine: in a folder that only it has, or there now."""
+    if "\n" in text:
+        return False
+    return bool(_LOCAL.match(text)) or text.startswith(str(paths.home())) or (text.startswith("/") and Path(text).exists())
 
 
 def _without_texts(value: Any) -> Any:

@@ -50,6 +50,14 @@ def make(home, run=None, steps=None):
     return making.record(run or run_record(), lines, home / "labs" / "sources" / f"{LAB}.py")
 
 
+def test_paths_become_names_and_routes_stay(home):
+    here = str(home / "data" / "models.toml")
+    given = ["/api/chat", "/v1/chat/completions", "/tmp/x/Modelfile", "~/models/a.gguf", here, "POST /api/show", "/no/such/place"]
+    make(home, steps=[step("answer", rows=[{"seen": given}])])
+    found = recordings.load(LAB)[1]["answer"][0]["seen"]
+    assert found == ["/api/chat", "/v1/chat/completions", "Modelfile", "a.gguf", "models.toml", "POST /api/show", "/no/such/place"]
+
+
 def test_a_measured_run_becomes_a_recording_that_labs_can_play(home):
     path = make(home)
     assert path == home / "data" / "recordings" / f"{LAB}.jsonl"
