@@ -77,6 +77,20 @@ def test_bits_per_weight_by_arithmetic(graphs):
     assert {name: set(g.code_bits) for name, g in graphs.items()} == {"int4": {4}, "int4-shared": {4}, "olive-rtn": {4}, "olive-int8": {8}}
 
 
+def test_an_int4_folders_size_by_the_catalogue(graphs):
+    """The tied table is stored twice; a model with an output matrix of its own stores nothing twice."""
+    tied = models.catalog.get(REF)
+    assert onnx_graph.int4_bytes(tied) == pytest.approx(graphs["int4"].tensor_bytes, rel=0.03)
+    table, block = tied.shape.vocab * tied.shape.hidden, 5 / 8
+    own = tied.model_copy(update={"parameters": tied.parameters + table, "shape": tied.shape.model_copy(update={"tied_embeddings": False})})
+    assert onnx_graph.int4_bytes(own) == onnx_graph.int4_bytes(tied) == pytest.approx(tied.parameters * block + 4 * table)
+
+
+@pytest.mark.parametrize(("name", "peak"), [(REF, 1.6e9), ("smollm2-135m", 3.3e9)])
+def test_the_memory_of_a_conversion_is_that_of_the_measured_peaks(name, peak):
+    assert onnx.conversion_bytes(models.catalog.get(name).parameters) == pytest.approx(peak, rel=0.02)
+
+
 def test_the_nodes_are_those_of_the_operation(graphs):
     assert graphs["int4"].nodes["MatMulNBits"] == graphs["olive-int8"].nodes["MatMulInteger"] == 4 * 5 + 1
     assert graphs["olive-int8"].nodes["DynamicQuantizeLinear"] > 0
