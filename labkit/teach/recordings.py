@@ -111,7 +111,7 @@ def _portable(value: Any) -> Any:
 
 def _is_path(text: str) -> bool:
     """A path of this machine: in a folder that only it has, or there now."""
-    if "\n" in text:
+    if "\n" in text or len(text) > 250:
         return False
     return bool(_LOCAL.match(text)) or text.startswith(str(paths.home())) or (text.startswith("/") and Path(text).exists())
 
