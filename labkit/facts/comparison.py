@@ -41,6 +41,7 @@ class Side(BaseModel):
     rows: str | None = None
     steps: tuple[str, ...] = ()
     none: str | None = None
+    beyond: str = ""  # what the statement says, too, and no row of one machine shows: what holds then holds in part
 
     @model_validator(mode="after")
     def _one_way(self) -> Side:
@@ -94,7 +95,8 @@ def decide(side: Side, evidence: Evidence) -> tuple[Shown, str, str]:
         found = next((row for row in evidence.get("claims", ()) if row["id"] == side.claim), None)
         return by_claim(found) if found else "not decided here", str(found["why"]) if found else "not checked", f"claim {side.claim}"
     said, why = DECIDERS[side.rows or ""](evidence)
-    return _word(said), why, f"step {' and '.join(side.steps)}"
+    by = f"step {' and '.join(side.steps)}"
+    return ("holds in part", f"{why}; {side.beyond}", by) if said and side.beyond else (_word(said), why, by)
 
 
 def by_claim(row: Mapping[str, Any]) -> Shown:
@@ -123,7 +125,7 @@ def ollama_on_processor(evidence: Evidence) -> Seen:
     if "ollama" not in rates or len(rates) < 2:
         return None, _NONE
     best = max(rates.values())
-    why = f"{rates['ollama']:.0f} tokens/s on this processor, the best engine {best:.0f}; a graphics card takes another machine"
+    why = f"{rates['ollama']:.0f} tokens/s on this processor, the best engine {best:.0f}"
     return rates["ollama"] > best / 10, why
 
 
@@ -145,7 +147,10 @@ def _least(evidence: Evidence, key: str, unit: str, scale: float, margin: float)
     served = {row["engine"]: row[key] for row in rows if row["includes_http"]}
     if "ollama" not in served or len(served) < 2:
         return None, _NONE
-    why = ", ".join(f"{row['engine']} {row[key] / scale:.3g} {unit}" + ("" if row["includes_http"] else " (in process)") for row in rows)
+    told: dict[bool, list[str]] = {True: [], False: []}
+    for row in rows:
+        told[row["includes_http"]].append(f"{row['engine']} {row[key] / scale:.3g} {unit}")
+    why = f"judged among the servers: {', '.join(told[True])}" + (f"; in process: {', '.join(told[False])}" if told[False] else "")
     return served["ollama"] <= margin * min(served.values()), why
 
 
@@ -245,12 +250,12 @@ DECIDERS: dict[str, Callable[[Evidence], Seen]] = {
 }  # fmt: skip
 
 
-def break_even_tokens(price_per_million: float, hardware: float, watts: float, price_per_kwh: float, tokens_per_s: float) -> float | None:
+def break_even_tokens(fee_per_million: float, hardware: float, watts: float, price_per_kwh: float, tokens_per_s: float) -> float | None:
     """After how many output tokens have saved fees paid for the hardware? None: never, since a token's electricity costs more.
 
-    price_per_million: of a cloud's output tokens; all prices in one currency. Left out: staff, idle hours, repair, and that
+    fee_per_million: of a cloud's output tokens; all prices in one currency. Left out: staff, idle hours, repair, and that
     the two models may not be equally good.
     """
     electricity = watts / tokens_per_s / 3.6e6 * price_per_kwh  # joules a token -> kWh -> money
-    saved = price_per_million / 1e6 - electricity
+    saved = fee_per_million / 1e6 - electricity
     return hardware / saved if saved > 0 else None

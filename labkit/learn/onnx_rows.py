@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from labkit.core.records import ModelRef
 from labkit.measure import quality
-from labkit.models import inspect
+from labkit.models import catalog, inspect
 from labkit.quant import gguf, hf, mlx, onnx, onnx_graph
 
 Row = dict[str, Any]
@@ -159,3 +159,16 @@ def mlx_groups(ref: ModelRef | None, quick: bool = False) -> tuple[tuple[int, in
 def near(rows: Sequence[Row], bits: float, most_apart: float = 0.3) -> list[Row]:
     """The rows whose size is about that of `bits` per weight, best first."""
     return sorted((r for r in rows if abs(r["bits_per_weight"] - bits) <= most_apart), key=lambda r: r["kl_mean"])
+
+
+def bigger_rows(names: Sequence[str] = ("qwen3-0.6b", "gemma3-1b", "phi-4-mini")) -> list[Row]:
+    """What larger models of the catalogue would need, in bytes: as GGUF at 4.5 bits a weight (Q4_0), as ONNX int4, and to convert.
+
+    folder_bytes: the Hugging Face folder in 32 bits that lies on the disk in between. convert_bytes: memory, extrapolated.
+    """
+    rows = []
+    for model in map(catalog.get, names):
+        count = model.parameters
+        row = {"model": model.name, "parameters": count, "gguf_bytes": count * 4.5 / 8, "onnx_bytes": onnx_graph.int4_bytes(model)}
+        rows.append(row | {"folder_bytes": 4 * count, "convert_bytes": onnx.conversion_bytes(count)})
+    return rows

@@ -23,6 +23,11 @@ def _names(rows: Sequence[Row]) -> list[str]:
     return [versus_view.title(row["engine"]) + ("\n(over HTTP)" if row.get("includes_http") else "") for row in rows]
 
 
+def _three_digits(value: float) -> str:
+    """Three digits that count, and never a power of ten: 0.632, 26.1, 1030."""
+    return f"{float(f'{value:.3g}'):.6g}"
+
+
 def _colours(rows: Sequence[Row]) -> list[str]:
     return [COLOURS.get(row["engine"], plots.BLACK) for row in rows]
 
@@ -44,7 +49,7 @@ def draw_latency(rows: Sequence[Row], guess: str, caption: str) -> Figure:
             middle, low, high = (1e3 * row[name] for name in (key, f"{key}_low", f"{key}_high"))
             colour, marker = COLOURS.get(row["engine"], plots.BLACK), MARKERS.get(row["engine"], "x")
             ax.errorbar(middle, y, xerr=[[middle - low], [high - middle]], fmt=marker, color=colour, ms=8, capsize=5, lw=2)
-            ax.annotate(f"{middle:.3g}", (middle, y), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=8)
+            ax.annotate(_three_digits(middle), (middle, y), xytext=(0, 9), textcoords="offset points", ha="center", fontsize=8)
             if row["engine"] == guess:
                 ax.annotate(
                     "your guess", (middle, y), xytext=(0, -16), textcoords="offset points", ha="center", fontsize=8, color=plots.RED
@@ -81,18 +86,19 @@ def draw_parallel(rows: Sequence[Row], caption: str) -> Figure:
 
 
 def draw_start(rows: Sequence[Row], caption: str) -> Figure:
-    """Left: time until the model is loaded, the first time and again. Right: memory with all processes."""
+    """Left: time from nothing to the first token, split where the model is loaded, and to load again. Right: memory with all processes."""
     fig, axes = plots.figure(caption, width=9, height=0.7 * len(rows) + 1.8, columns=2)
     at = np.arange(len(rows))
-    first, again = [row["ready_s"] for row in rows], [row["again_s"] for row in rows]
-    axes[0].barh(at - 0.2, first, 0.36, color=_colours(rows), label="first time")
-    axes[0].barh(at + 0.2, again, 0.36, color=_colours(rows), alpha=0.45, hatch="//", edgecolor="white", label="again")
+    ready, first, again = ([row[key] for row in rows] for key in ("ready_s", "first_token_s", "again_s"))
+    axes[0].barh(at - 0.2, ready, 0.36, color=_colours(rows))
+    axes[0].barh(at - 0.2, np.subtract(first, ready), 0.36, left=ready, color=_colours(rows), alpha=0.55)
+    axes[0].barh(at + 0.2, again, 0.36, color=_colours(rows), alpha=0.45, hatch="//", edgecolor="white")
     for y, values in ((-0.2, first), (0.2, again)):
         for x, value in zip(at, values, strict=True):
             axes[0].annotate(f" {value:.2g}", (value, x + y), va="center", fontsize=8)
     axes[0].set_yticks(at, _names(rows), fontsize=8)
     axes[0].set_xlim(0, 1.2 * max([*first, *again]))
-    axes[0].set_xlabel("until the model is loaded, s\n(solid: first time, hatched: again)")
+    axes[0].set_xlabel("from nothing to the first token, s\n(dark: until the model is loaded; hatched: loaded again)")
     megabytes = [row["memory_bytes"] / 1e6 for row in rows]
     _bars(axes[1], rows, megabytes, "memory after an answer, MB\n(all processes)")
     for y, value in enumerate(megabytes):

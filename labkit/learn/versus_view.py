@@ -22,7 +22,6 @@ from labkit.core.errors import BadInput
 from labkit.core.records import Measurement, Message, ModelRef
 from labkit.facts import comparison
 from labkit.measure import versus, versus_parallel, versus_quality, versus_start
-from labkit.models import catalog
 from labkit.quant import gguf
 
 Row = Mapping[str, Any]
@@ -284,17 +283,12 @@ def deployment(row: Row, people: int, tokens_per_s_each: float) -> dict[str, Any
     """How many copies of an engine would so many people need, and how much memory do they take? Computed, not measured.
 
     copies: people times the rate that each wants, divided by the most that one copy was measured to give, rounded up. One copy
-    is a local program; several are replicas, which is what containers are for. It assumes a machine with enough processors
+    is a local program; several are what containers are for. It assumes a machine with enough processors
     for each copy.
     """
     most = max(row["one_tokens_per_s"] or 0, row["most_tokens_per_s"] or 0)
     fast_enough = (row["decode_tokens_per_s"] or 0) >= tokens_per_s_each
     copies = math.ceil(people * tokens_per_s_each / most) if most and fast_enough else None
-    how = "too slow for one" if copies is None else "one local process" if copies == 1 else f"{copies} replicas"
+    how = "too slow for one" if copies is None else "one local process" if copies == 1 else f"{copies} copies"
     memory = copies * row["memory_bytes"] if copies and row["memory_bytes"] else None
     return {"engine": row["engine"], "copies": copies, "memory_bytes": memory, "how": how}
-
-
-def bigger_rows(names: Sequence[str] = ("qwen3-0.6b", "gemma3-1b", "phi-4-mini")) -> list[dict[str, Any]]:
-    """What the lab would need for larger models: parameters, and bytes at 4.5 bits a weight for each of the two formats."""
-    return [{"model": name, "parameters": (count := catalog.get(name).parameters), "bytes_each": count * 4.5 / 8} for name in names]

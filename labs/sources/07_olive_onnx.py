@@ -5,7 +5,7 @@
 #   memory_gb: 3.0
 #   track: [shrink]
 #   builds_on: [3, 4, 5]
-#   prerequisites: ["the extra `onnx` (SET=all) and 3 GB of memory for your own figures; on a smaller machine, or without the extra, the lab plays its recording"]
+#   prerequisites: ["the extra `onnx` (SET=all) and 1.6 GB of memory for your own figures, 3.3 GB with SmolLM2; on a smaller machine, or without the extra, the lab plays its recording"]
 #   expected:
 #     - "bits per weight of stdlib-10m: int4 12.3, int4-shared 5.2, olive-rtn 5.4, olive-int8 10.0; counted within 5 % of the arithmetic, the rest are tables of sines"
 #     - "nodes: 21 MatMul before; 21 MatMulNBits after RTN; 21 MatMulInteger and 17 DynamicQuantizeLinear after dynamic int8"
@@ -26,7 +26,7 @@
 #
 # It builds on labs 03 (converting), 04 (perplexity and KL divergence) and 05 (blocks with a scale). About 40 minutes.
 #
-# **It needs 3 GB of memory** with SmolLM2, less with the default model. On a smaller machine start Jupyter with `LABKIT_WITHOUT=onnx`:
+# **It needs 1.6 GB of memory** with the default model, up to 3.3 GB with SmolLM2: converting takes that for a minute. On a smaller machine start Jupyter with `LABKIT_WITHOUT=onnx`:
 # the lab then plays its recording, and says so under every plot. Nothing is downloaded.
 #
 # **ONNX** is a file format for a *graph*: a list of operations, called **nodes**, such as `MatMul`, with the arrays that they use, called **initializers**.
@@ -123,7 +123,8 @@ fig = onnx_view.draw_parts(small, lab.caption("build"))
 assert len(fig.axes[0].patches) == 5 * len(small)
 
 # %% [markdown]
-# Large models often have an output matrix of their own, and their table is a small part of the whole. So the same default costs Phi-4-mini far less than this model.
+# This is no trouble of small models alone. Phi-4-mini is tied as well: its table costs 5.1 bits per weight (2.5 GB), that of qwen3-0.6b 8.4.
+# Only a model with an output matrix of its own stores nothing twice. The last cell of this lab computes the sizes.
 #
 # ## 3. What Olive writes down
 #
@@ -186,17 +187,20 @@ print("in the log:", asked["said"])
 #
 # ## 4. What the passes do to the graph
 #
-# **Predict.** The graph in 32 bits has some `MatMul` nodes: matrix products. How many are left after each of the two passes?
+# **Predict.** The graph in 32 bits has some `MatMul` nodes: matrix products (21 in the default model). How many are left after RTN? And how many after dynamic int8?
 
 # %%
-my_guess_matmuls = 21  # <- your number of MatMul nodes after RTN
+my_guess_after_rtn = 10  # <- your number of MatMul nodes
+my_guess_after_int8 = 10  # <- and here
 
 # %%
 graphs = {row["recipe"]: row for row in built}
 shown = [graphs[name] for name in (onnx_rows.BEFORE, *told)]
 fig = onnx_view.draw_nodes(shown, lab.caption("build"))
 after = graphs["olive-rtn"]["nodes"]
-print(f"MatMul after RTN: {after.get('MatMul', 0)} (your guess: {my_guess_matmuls}); MatMulNBits: {after['MatMulNBits']}")
+print(f"MatMul after RTN: {after.get('MatMul', 0)} (your guess: {my_guess_after_rtn}); MatMulNBits: {after['MatMulNBits']}")
+if "olive-int8" in graphs:
+    print(f"MatMul after int8: {graphs['olive-int8']['nodes'].get('MatMul', 0)} (your guess: {my_guess_after_int8})")
 assert len(fig.axes[0].patches) == 9 * len(shown)
 
 # %% [markdown]
@@ -241,13 +245,13 @@ for row in providers:
         print(f"{row['provider']}: {', '.join(row['passes'])}")
 
 # %% [markdown]
-# An NPU is a good example of what a hardware pass is for. Qualcomm's wants fixed shapes, whole numbers for weights *and* activations, and a graph compiled ahead of time:
-# each of these is a pass (`EPContextBinaryGenerator` does the last). So "it is ONNX, it runs anywhere" is half true. The CPU provider runs it anywhere;
+# An NPU is a good example of what a hardware pass is for. Qualcomm's wants fixed shapes and a graph compiled ahead of time, and runs best on whole numbers
+# for weights *and* activations. For each of these there is a pass (`EPContextBinaryGenerator` compiles). So "it is ONNX, it runs anywhere" is half true. The CPU provider runs it anywhere;
 # another one runs what was prepared for it.
 #
 # ## 6. One table: GGUF, ONNX, MLX
 #
-# Every model now reads the same tokens. **Perplexity** says how surprised a model is by the text (lab 04). Its error is large on so few tokens, and it hides small losses.
+# MLX (lab 08) is Apple's library, with a file format of its own. Every model now reads the same tokens. **Perplexity** says how surprised a model is by the text (lab 04). Its error is large on so few tokens, and it hides small losses.
 # **KL divergence** from the 16-bit model is sharper: how far do the predictions move, token by token? 0 means: not at all.
 #
 # **Predict.** At about 5 bits per weight: whose predictions stay closest to the original's?
@@ -284,7 +288,7 @@ assert fig.axes[0].get_yscale() == "log"
 #
 # Points 2 to 6 are about a true 16-bit source. With SmolLM2 read the sentence above the table first.
 #
-# These are settings, not fates: `OnnxKQuantQuantization` and `algo_config=k_quant_mixed` exist, and every one of them costs size or time. Measure on your own model.
+# These are settings, not fates: `OnnxKQuantQuantization` and `int4_algo_config=k_quant_mixed` exist, and every one of them costs size or time. Measure on your own model.
 #
 # ## 7. Look around
 #
@@ -342,13 +346,11 @@ pd.DataFrame([{"they say": c["says"], "result": claims.in_words(c), "why": c["wh
 # **Read more:** [Olive](https://microsoft.github.io/Olive/) · [the model builder](https://github.com/microsoft/onnxruntime-genai/blob/main/src/python/py/models/README.md) ·
 # [execution providers](https://onnxruntime.ai/docs/execution-providers/) · [DynamicQuantizeLinear](https://onnx.ai/onnx/operators/onnx__DynamicQuantizeLinear.html)
 #
-# **The same lab on a bigger model:** `labkit run 07 -p model smollm2-135m -p tokens 1024` needs 3 GB, no download and about ten minutes
+# **The same lab on a bigger model:** `labkit run 07 -p model smollm2-135m -p tokens 1024` needs up to 3.3 GB, no download and about ten minutes
 # (its source is Q4_1: say so with its figures).
-# For others: get a GGUF file and pass its path. Unpacking takes 4 bytes a weight, and the builder holds the weights about twice:
+# For others: get a GGUF file and pass its path. The memory is a rule from two measured models, stdlib-10m and SmolLM2; for larger ones it is extrapolated:
 
 # %%
-from labkit.models import catalog
-
-for name in ("qwen3-0.6b", "gemma3-1b", "phi-4-mini"):
-    count = catalog.get(name).parameters
-    print(f"{name}: download about {count * 4.5 / 8e9:.2f} GB (Q4_0), memory about {count * 4 * 2.2 / 1e9:.0f} GB to convert, {count * 5 / 8e9:.2f} GB and more as int4")
+for row in onnx_rows.bigger_rows():
+    size, memory = f"{row['onnx_bytes'] / 1e9:.2f} GB as int4", f"about {row['convert_bytes'] / 1e9:.0f} GB of memory to convert"
+    print(f"{row['model']}: download about {row['gguf_bytes'] / 1e9:.2f} GB (Q4_0), {memory}, {size}")

@@ -25,7 +25,7 @@
 # **The question this lab answers: how do we compare Ollama, Foundry Local, ONNX Runtime GenAI and llama.cpp so that the result is worth something, and which one do I take?**
 #
 # It builds on labs 01 (time to first token), 04 (quality), 07 (ONNX), 10 (Ollama) and 11 (Foundry Local). About 45 minutes, 2 GB of memory;
-# the first time the model is converted to ONNX, unless lab 07 or 11 has done so, which takes 4 GB for a minute (with less, look at the recording). Nothing is downloaded. Servers are started for each step on this machine only, and stopped after it.
+# the first time the model is converted to ONNX, unless lab 07 or 11 has done so, which takes up to 3.3 GB for a minute (with less, look at the recording). Nothing is downloaded. Servers are started for each step on this machine only, and stopped after it.
 #
 # Many tables on the web compare these programs. Most of them do not say which model, which prompt, which processor. Here you build
 # a comparison that you can defend, and then use it to check the best known of those tables, row by row.
@@ -59,7 +59,8 @@ contest = versus_view.Contest(lab.model, engines, threads or versus_view.spare_t
 # | **Foundry Local** | ONNX Runtime GenAI, in a process of its own | the same ONNX folder | over HTTP |
 #
 # So there are really two engines, and each has a form without and a form with a server around it. That is a gift for a fair comparison: the difference between
-# a pair is what the server costs.
+# a pair is what the server and its own build of the engine change together. (Foundry Local loads its own build of ONNX Runtime GenAI, Ollama one of llama.cpp.
+# With a better build, a server may even be ahead.)
 #
 # **Are the weights the same?** As nearly as can be. The GGUF file has blocks of 4-bit codes (SmolLM2: Q4_1). For ONNX it is unpacked and quantized to
 # 4 bits again. So both stem from the same file, and the ONNX folder has been rounded once more. Section 6 measures what that costs.
@@ -149,7 +150,7 @@ print("\n".join(versus_view.told_formats(formats)))
 # (Q4_0 is not free either: section 6 shows what it loses.)
 #
 # Two of the times contain HTTP and two do not; the plot says which. Is that unfair? It is what you would get: there is no Ollama without HTTP. But say it,
-# and do not conclude anything about the *engine* inside. Compare within the pairs to see what the server around it costs.
+# and do not conclude anything about the *engine* inside. Compare within the pairs to see what the server, with its build of the engine, changes.
 #
 # Rounds differ: their prompts do, and the machine does. So compare two engines round by round: divide the times of the *same* round, then take the median of the ratios.
 #
@@ -173,7 +174,7 @@ ex.paired_ratio.check(paired_ratio, seed=seed)
 # ## 4. From nothing to the first token
 #
 # "Starts fast" may mean several things. Each engine now gets a fresh process: it loads the model (an engine with a server starts the server), answers, closes,
-# and loads again. The second time the files are in the system's cache. Memory is read after the answer, over all processes that belong
+# and loads again. The whole bar is the time from nothing to the first token; its dark part is until the model is loaded. The second time the files are in the system's cache. Memory is read after the answer, over all processes that belong
 # to the engine: the **proportional set size**, in which a page that several processes share is counted once in all.
 #
 # **Predict.** Which one needs the most memory?
@@ -215,8 +216,9 @@ fig = versus_plots.draw_parallel(many, lab.caption("parallel"))
 assert len(fig.axes[0].lines) == len({row["engine"] for row in many})
 
 # %% [markdown]
-# On the left higher is better, on the right lower. A flat line on the left is a queue: more requests only wait longer. With few processor cores even a good
-# server gains little, because reading the prompts is arithmetic for each request, and that cannot be shared. A machine with a GPU shows a very different picture (lab 15).
+# On the left higher is better, on the right lower. A flat line on the left means that nothing is gained: a queue, or equal shares (lab 11). The right plot tells which:
+# in a queue the last one waits for all the others, with equal shares each begins early and is slow. With few processor cores even a good
+# server gains little, because reading the prompts is arithmetic for each request, and that cannot be shared. A machine with a GPU shows a very different picture (lab 18).
 #
 # ## 6. And is it still the same model?
 #
@@ -262,7 +264,7 @@ pd.DataFrame(versus_view.judge(my_choices, options)).set_index("situation")
 
 # %% [markdown]
 # **One local process, or containers?** One copy of an engine gives so many tokens per second and no more. If all your users together want more, you need
-# several copies, each with its own memory, and something that shares the requests out: that is what containers and an orchestrator are for (labs 16 and 17).
+# several copies, each with its own memory, and something that shares the requests out: that is what containers and an orchestrator are for (labs 16, 20 and 21).
 # If one copy is enough, a local process is simpler. Move the sliders. The figure is *computed* from your measurements; it assumes that each copy has processors of its own.
 
 # %%
@@ -300,13 +302,13 @@ def break_even(hardware, fee_per_million, watts, price_per_kwh, tokens_per_s):
 ex.break_even.check(break_even, seed=seed)
 
 # %% [markdown]
-# With your measured rate, and prices that **you** must replace by your own (these are only an example):
+# With your measured rate, and prices that **you** must replace by your own (these are only an example, all in one currency):
 
 # %%
 from labkit.facts import comparison
 
 rate = max(row["decode_tokens_per_s"] for row in figures)
-tokens = comparison.break_even_tokens(price_per_million=0.40, hardware=900, watts=60, price_per_kwh=0.30, tokens_per_s=rate)
+tokens = comparison.break_even_tokens(fee_per_million=0.40, hardware=900, watts=60, price_per_kwh=0.30, tokens_per_s=rate)
 days = tokens / rate / 86400 if tokens else math.inf
 print(f"at {rate:.0f} tokens/s: " + (f"{tokens / 1e6:,.0f} million tokens, {days:,.0f} days without a pause" if tokens else "never"))
 
@@ -330,14 +332,15 @@ print("\n".join(versus_view.told_table(table)))
 assert len(table) == 15
 
 # %% [markdown]
-# Look at what decides most rows: not "Ollama" or "Foundry Local", but your processor, your number of users, your file. On another machine some rows come out the other way. That is
-# why a table without a machine, a model and a date says so little.
+# The rows on format, enterprise, monitoring, security, set-up and customisation are about the product: another machine changes little in them. The rows on speed, start, memory and scale
+# are decided by your processor, your number of users and your file: on another machine some of them come out the other way. *Holds in part* means here that this machine shows only a part of what is said.
+# That is why a table without a machine, a model and a date says so little.
 #
 # ## To remember
 #
 # 1. Same bytes in, same number of tokens out, the same sampling, in turn, with an interval: otherwise it is two measurements, and no comparison.
 # 2. Say what is in the number: HTTP, loading, waiting. A server around an engine is not the engine.
-# 3. Choose by need: one long answer, a cold start, many at once and little memory have different winners.
+# 3. Choose by need: one long answer, a cold start, many at once and little memory may have different winners.
 #
 # **In production:** repeat this comparison with your own prompts, your own model and your machine, and again after each update of an engine; labkit's records name the versions.
 # Neither server asks for a key, so put them behind a proxy that does (section 9).
@@ -345,13 +348,15 @@ assert len(table) == 15
 # **Read more:** [Ollama's API](https://github.com/ollama/ollama/blob/main/docs/api.md) ·
 # [Foundry Local](https://github.com/microsoft/Foundry-Local) ·
 # [ONNX Runtime GenAI](https://onnxruntime.ai/docs/genai/) ·
-# [how to benchmark crimes, a list (Heiser)](https://gernot-heiser.org/benchmarking-crimes.html)
+# [Systems benchmarking crimes (Heiser)](https://gernot-heiser.org/benchmarking-crimes.html)
 #
 # **The same lab on a bigger model:** get a GGUF file with a chat template and run `labkit run 12 -p model PATH`. Fewer engines: `-p engines llamacpp,ollama`.
-# What one copy of each format takes at 4.5 bits a weight:
+# What one copy takes in each format (GGUF at 4.5 bits a weight), and what the conversion takes (extrapolated from two small models):
 
 # %%
-for row in versus_view.bigger_rows():
-    print(
-        f"{row['model']}: about {row['bytes_each'] / 1e9:.2f} GB as GGUF, as much again as ONNX, and {4 * row['parameters'] / 1e9:.1f} GB in between"
-    )
+from labkit.learn import onnx_rows
+
+for row in onnx_rows.bigger_rows():
+    gb = {key: value / 1e9 for key, value in row.items() if key.endswith("_bytes")}
+    print(f"{row['model']}: {gb['gguf_bytes']:.2f} GB as GGUF, {gb['onnx_bytes']:.2f} GB as ONNX int4;")
+    print(f"    in between {gb['folder_bytes']:.1f} GB on the disk, and about {gb['convert_bytes']:.0f} GB of memory")

@@ -124,7 +124,7 @@ def test_copies_for_people():
     row = OPTIONS[0]  # 40 tokens/s at most, 140 MB
     assert versus_view.deployment(row, 4, 10)["how"] == "one local process"
     several = versus_view.deployment(row, 10, 10)
-    assert (several["copies"], several["how"], several["memory_bytes"]) == (3, "3 replicas", 3 * 140e6)
+    assert (several["copies"], several["how"], several["memory_bytes"]) == (3, "3 copies", 3 * 140e6)
     assert versus_view.deployment(row, 1, 60)["how"] == "too slow for one"
 
 
@@ -135,7 +135,11 @@ def test_the_plots_show_every_row():
     parallel = versus_plots.draw_parallel(MANY, "caption")
     assert [line.get_linestyle() for line in parallel.axes[0].lines] == ["--", "-", "--", "-"]
     started = versus_plots.draw_start(COLD, "caption")
-    assert [len(ax.patches) for ax in started.axes] == [8, 4]
+    assert [len(ax.patches) for ax in started.axes] == [12, 4]
+    ends = [bar.get_x() + bar.get_width() for bar in started.axes[0].patches[4:8]]
+    assert ends == pytest.approx([row["first_token_s"] for row in COLD]), "the figure by which the verdict is given"
+    slow = versus_plots.draw_latency([figure("llamacpp", 103)], "ollama", "caption")
+    assert "1030" in [text.get_text() for text in slow.axes[0].texts]
     assert len(versus_plots.draw_quality(QUALITY, "caption").axes[0].containers) == 3
     copies = versus_plots.draw_copies(OPTIONS, 10, 10, 0.5, "measured")
     assert copies.axes[0].patches[0].get_hatch() == ""

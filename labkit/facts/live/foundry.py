@@ -99,7 +99,8 @@ def deployment_json(world: World) -> Seen:
             configuration(app_name="labkit-claim", **{name: {}})
         except TypeError as error:
             refused.append(str(error))
-    return len(refused) == 3, f"{len(refused)} of 3 made-up settings refused" + (f": {quote(refused[0])}" if refused else "")
+    first = f": {quote(refused[0])}" if refused else ""
+    return len(refused) == 3, f"{len(refused)} of 3 settings that web pages print are refused{first}"
 
 
 def command_names(world: World) -> Seen:

@@ -114,9 +114,8 @@ def cost(world: World) -> Seen:
     row = ollama_api.generate(world, options={"num_predict": 32})
     rate = row["eval_count"] / (row["eval_duration"] / 1e9)
     money = world.watts / 1000 * world.price_per_kwh * 1e6 / rate / 3600
-    why = (
-        f"{rate:.0f} tokens/s one after another; with {world.watts:g} W at {world.price_per_kwh:g} a kWh a million tokens cost {money:.2g}"
-    )
+    prices = f"{world.watts:g} W, a kWh at {world.price_per_kwh:g} of your currency"
+    why = f"{rate:.0f} tokens/s one after another; {prices}: a million tokens take {money:.2g} of it"
     return money > 0.001, why
 
 

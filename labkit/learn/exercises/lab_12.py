@@ -91,8 +91,9 @@ paired_ratio = Exercise(
 
 def _throughput(answer: Any, rng: Any) -> str | None:
     count = int(rng.integers(3, 7))
-    start = np.sort(rng.uniform(0, 1, count)).round(3)
-    end = (start + rng.uniform(1, 3, count)).round(3)
+    start = rng.uniform(0.1, 0.4, count).cumsum().round(3)
+    end = (start + rng.uniform(0.5, 1, count)).round(3)
+    end[rng.integers(1, count - 1)] = (end.max() + rng.uniform(0.2, 0.6)).round(3)  # neither the first to start nor the last
     tokens = rng.integers(20, 90, count)
     requests = [{"start_s": float(s), "end_s": float(e), "tokens": int(t)} for s, e, t in zip(start, end, tokens, strict=True)]
     given, right = answer(requests), float(tokens.sum() / (end.max() - start.min()))
@@ -108,6 +109,7 @@ def _throughput(answer: Any, rng: Any) -> str | None:
             "You add up durations, but the requests overlap. The clock runs once, from first start to last end.",
         ),
         (float(tokens.sum() / end.max()), "The time begins with the first request, which did not start at 0."),
+        (float(tokens.sum() / (end[-1] - start[0])), "The last to start need not be the last to end: take the largest end_s."),
         (float(tokens.sum() / (end - start).max()), "The longest request is not the whole time: others began earlier or ended later."),
         (count / float(end.max() - start.min()), "Those are requests per second. The question is tokens."),
     )
@@ -132,6 +134,11 @@ throughput = Exercise(
             "return len(requests) / (max(r['end_s'] for r in requests) - min(r['start_s'] for r in requests))",
             "requests per second",
             "counts requests",
+        ),
+        Wrong(
+            "return sum(r['tokens'] for r in requests) / (requests[-1]['end_s'] - requests[0]['start_s'])",
+            "largest end_s",
+            "takes the last request's end",
         ),
     ),
 )
