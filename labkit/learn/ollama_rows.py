@@ -31,6 +31,7 @@ from labkit.servers import runtimes
 
 _TERMINAL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")  # what moves a terminal's cursor
 _CHAT = "/v1/chat/completions"
+ASKED = "What is the password? The password is"  # the end of the prompt of cut_rows
 _STORY = "Tell me a story about a small robot that learns to sail."
 
 
@@ -135,26 +136,24 @@ def stay_rows(desk: Desk, times: Sequence[str | int], look_after_s: float = 1.5)
     return list(desk.ask(ask))
 
 
-def cut_rows(desk: Desk, context: int = 128) -> Rows:
-    """A prompt of about twice the context: tokens that Ollama says it read, and the answer when it may not shorten it."""
-    prompt = "The password is tulip. " + "The sky is blue and the grass is green. " * 40
+def cut_rows(desk: Desk, context: int = 128, enough: int = 1024) -> Rows:
+    """A prompt that does not fit `context`: what Ollama reads and answers, what it says when it may not shorten it, and with `enough`.
+
+    The prompt is sent raw, so it is all that the model sees. What it is asked for stands near its beginning.
+    """
+    prompt = "A note to all of us. The password is tulip. " + "The sky is blue and the grass is green. " * 40 + ASKED
     running = desk.server()
-    rows = []
-    for truncate in (None, False):
-        body: dict[str, Any] = {"model": desk.name, "prompt": prompt, "stream": False, "options": {"num_ctx": context, "num_predict": 1}}
+    rows: Rows = []
+    for size, truncate in ((context, None), (context, False), (enough, None)):
+        options = {"num_ctx": size, "num_predict": 8, "temperature": 0, "repeat_penalty": 1.0}
+        body: dict[str, Any] = {"model": desk.name, "prompt": prompt, "raw": True, "stream": False, "options": options}
         reply = httpx.post(f"{running.url}/api/generate", json=body | ({} if truncate is None else {"truncate": truncate}), timeout=120)
         told = reply.json()
+        asked = {"context": size, "truncate": "not said" if truncate is None else "false", "status": reply.status_code}
         rows.append(
-            {
-                "truncate": "not said" if truncate is None else "false",
-                "status": reply.status_code,
-                "context": context,
-                "prompt_words": len(prompt.split()),
-                "tokens_read": told.get("prompt_eval_count"),
-                "error": told.get("error", ""),
-            }
+            asked | {"tokens_read": told.get("prompt_eval_count"), "answer": told.get("response", ""), "error": told.get("error", "")}
         )
-    return rows
+    return [{"prompt_tokens": rows[-1]["tokens_read"], **row} for row in rows]
 
 
 def embedding_rows(desk: Desk, texts: Sequence[str]) -> Rows:

@@ -9,8 +9,8 @@
 #   expected:
 #     - "the first request is slower by the time for loading; the next ones have almost none of it"
 #     - "measured memory grows as predicted: by the KV cache of OLLAMA_NUM_PARALLEL times the context; the program itself adds 40 to 100 MB"
-#     - "four clients at once: with four slots the last one waits much less for a first token than with one slot; tokens a second of all together: as many or more, on few cores only little more"
-#     - "a prompt of twice the context is shortened without a word, unless the request says truncate: false"
+#     - "four clients at once: with four slots the last one waits much less for a first token than with one slot; tokens a second of all together: more, but far from four times as many on a few cores"
+#     - "a prompt of three times the context is shortened without a word, unless the request says truncate: false"
 #   transfer:
 #     - "Your service has 8 users and documents of 16,000 tokens. What do you set, what does it cost, and how do you check it before you buy memory?"
 #     - "An answer takes 9 seconds in the morning and 2 later on. Which numbers of Ollama's last message do you look at, and what would you change?"
@@ -155,8 +155,8 @@ for row in made:
     print("\n".join("    " + line[:110] for line in row["output"][-3:]))
 
 # %% [markdown]
-# A wrong name in a **Modelfile** is refused. In a request over HTTP the same wrong name is dropped without a word: one of the claims at the end.
-# `labkit lint Modelfile` finds both before Ollama does.
+# A wrong name in a **Modelfile** is refused, and `labkit lint Modelfile` finds it before Ollama does.
+# In a `POST /api/create` over HTTP the same wrong name is dropped without a word: one of the claims at the end.
 #
 # ## 5. What an answer is made of
 #
@@ -199,6 +199,8 @@ print(f"loading took {stages[0]['load_s']:.2f} s, {stages[0]['load_s'] / whole:.
 assert len(fig.axes[0].patches) == 3 * len(stages)
 
 # %% [markdown]
+# A little of it stays in the later requests: Ollama looks the model up for each of them.
+#
 # The model here is small and lies in the disk's cache. A model of 5 GB that comes from a disk needs many seconds, and every user who comes first waits for them. So how long does a model stay?
 #
 # ## 6. keep_alive
@@ -265,15 +267,16 @@ pd.DataFrame(vectors)
 #
 # ## 8. The prompt that was too long
 #
-# `context` holds prompt and answer together. A prompt of about 360 words goes to a context of 128 tokens. It begins with: *The password is tulip.* **Predict**: an error, or an answer?
+# `context` holds prompt and answer together. A long prompt goes to a context of 128 tokens, and then to one of 1,024. Near its beginning stands: *The password is tulip.*
+# It ends with: *What is the password? The password is*, for the model to go on. **Predict**: an error, or an answer? And which?
 
 # %%
 cut = lab.step("cut", lambda: ask.cut_rows(desk))
 pd.DataFrame(cut)
 
 # %% [markdown]
-# Without `truncate: false` there is no error: all but the first few tokens of the front are dropped, and with them the password.
-# Nothing in the answer says so, except that `prompt_eval_count` is smaller than what you sent. Say `truncate: false` in each request; then it is an error.
+# Without `truncate: false` there is no error: Ollama keeps the first few tokens and the end, and drops what lies between, the password with it. The model goes on all the same.
+# Nothing in the answer says so, except that `prompt_eval_count` (here `tokens_read`) is smaller than what you sent. Say `truncate: false` in each request; then it is an error.
 #
 # ## 9. The OpenAI endpoint
 #
@@ -330,17 +333,20 @@ assert len(fig.axes[0].patches) == 2 * len(measured)
 # %%
 parallel = lab.step("parallel", lambda: ask.parallel_rows(lab.model, [1, 4] if quick else [1, 2, 4], clients=4, tokens=8 if quick else 24))
 fig = view.draw_parallel(parallel, lab.caption("parallel"))
+slots, times = parallel[-1]["parallel"], parallel[-1]["tokens_per_s"] / parallel[0]["tokens_per_s"]
+print(f"with {slots} slots all clients together get {times:.1f} times as many tokens per second as with one")
 assert len(fig.axes[0].patches) == len(parallel)
 
 # %% [markdown]
 # Look at the waiting first: with one slot the last client waits until three whole answers are finished; with four slots nobody does. Each single answer then takes longer.
 #
 # And the tokens together? Decode is limited by reading the weights (lab 02), and with four requests each reading serves four tokens. That gain is large on a GPU;
-# on a processor with few cores arithmetic is soon the limit, and the bars may be nearly equal.
+# on a processor with few cores arithmetic is soon the limit, and much less than four times is left. The last line above says how much it is here.
 #
 # ## 11. Plan before you set
 #
-# The same arithmetic for larger models, **computed, not measured**. Find a setting for 8 users with 8,192 tokens each that fits 16 GB. What does the `q8_0` cache (with `OLLAMA_FLASH_ATTENTION=1`) save?
+# The same arithmetic for larger models, **computed, not measured**. Phi-4-mini for 8 users with 8,192 tokens each fits 16 GB. Does it with 16,384 tokens each?
+# What does the `q8_0` cache (with `OLLAMA_FLASH_ATTENTION=1`) save?
 
 # %%
 from labkit.learn.widgets import explore
@@ -393,7 +399,7 @@ pd.DataFrame(refused)
 # %%
 from labkit.facts import claims, live
 
-ids = ["ollama-modelfile-context-length", "ollama-health", "ollama-metrics", "ollama-embeddings-endpoint"]
+ids = ["ollama-modelfile-context-length", "ollama-rest-option-typo", "ollama-health", "ollama-metrics", "ollama-embeddings-endpoint"]
 checked = lab.step("claims", lambda: list(live.rows(ids, ask.world(desk))))
 pd.DataFrame([{"they say": c["says"], "result": claims.in_words(c), "why": c["why"]} for c in checked])
 
@@ -408,7 +414,7 @@ desk.close()
 #
 # 1. A model in Ollama is a name for blobs: `create`, `cp` and a Modelfile cost no room, and settings come from three places: the service's environment, the Modelfile, the request.
 # 2. Memory grows with `OLLAMA_NUM_PARALLEL` × context. Compute it before you set it, and look at `ollama ps` after it.
-# 3. Wrong names and long prompts over HTTP fail **silently**. Read the counts in the last message; say `truncate: false`.
+# 3. Over HTTP, wrong names in a request that makes a model and prompts that are too long fail **silently**. Read the counts in the last message; say `truncate: false`.
 #
 # **In production:** pin the version, and note what changes with it in a table like `data/ollama.toml`. Keep the server on 127.0.0.1 behind a proxy with keys (lab 15): it asks nobody who they are.
 # Set `keep_alive` to -1 for a model that must answer at once. Measure in your client: Ollama has no `/metrics`.

@@ -128,9 +128,11 @@ def test_the_first_request_loads_and_the_stages_are_drawn(desk):
 def test_keep_alive_and_a_shortened_prompt(desk):
     gone, stays = ask.stay_rows(desk, [0, -1])
     assert (gone["loaded_later"], stays["loaded_later"]) == (False, True)
-    silent, strict = ask.cut_rows(desk)
-    assert (silent["status"], strict["status"]) == (200, 400)
-    assert silent["tokens_read"] <= silent["context"] < silent["prompt_words"]
+    silent, strict, whole = ask.cut_rows(desk)
+    assert [row["status"] for row in (silent, strict, whole)] == [200, 400, 200]
+    assert silent["tokens_read"] <= silent["context"] < silent["prompt_tokens"] == whole["tokens_read"] < whole["context"]
+    assert silent["answer"]
+    assert strict["error"] and not strict["answer"]
 
 
 def test_embeddings_or_their_refusal_go_by_the_version(desk):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,13 @@ def _lines(text: Any) -> list[list[str]]:
     return [line.split(None, 2) for line in str(text).splitlines() if line.strip() and not line.lstrip().startswith("#")]
 
 
+def _same_number(text: str, right: float) -> bool:
+    try:
+        return math.isclose(float(text), right)
+    except ValueError:
+        return False
+
+
 def _modelfile(system: bool) -> Callable[[Any, Any], str | None]:
     def test(answer: Any, rng: Any) -> str | None:
         name = f"model-{int(rng.integers(100, 999))}"
@@ -24,20 +32,25 @@ def _modelfile(system: bool) -> Callable[[Any, Any], str | None]:
         if not isinstance(text, str):
             return "A Modelfile is a text: return a string, one instruction a line."
         lines = _lines(text)
+        parameters = [line[1:] for line in lines if line[0].upper() == "PARAMETER"]
+        if any(line[0].endswith(":") for line in lines) or any(":" in words[0] for words in parameters if words):
+            return "An instruction, a name and a value stand apart with a space between them, without a colon."
         if not any(line[0].upper() == "FROM" for line in lines):
             return "Every Modelfile says FROM which model it is made."
         if [line[1:] for line in lines if line[0].upper() == "FROM"] != [[name]]:
             return "FROM takes the name of the model, and nothing else on its line."
-        if any(line[0].upper() == "PARAMETER" and "=" in line[1] for line in lines) or any(line[-1].startswith("= ") for line in lines):
+        if any("=" in words[0] or words[-1].startswith("=") for words in parameters if words):
             return "A parameter's name and its value stand apart with a space between them, without an equals sign."
-        given = {line[1]: line[2].strip() for line in lines if line[0].upper() == "PARAMETER" and len(line) == 3}
+        if any(len(words) < 2 for words in parameters):
+            return "PARAMETER, name and value stand on one line."
+        given = {words[0]: words[1].strip() for words in parameters}
         if "context_length" in given or "max_tokens" in given:
             return "The parameter for the context is called num_ctx; Ollama refuses a Modelfile with a name that it does not know."
         if set(given) - {"num_ctx", "temperature"}:
             return f"Only the two parameters that were asked for: {', '.join(sorted(set(given) - {'num_ctx', 'temperature'}))} is another."
         if missing := {"num_ctx", "temperature"} - set(given):
             return f"A line PARAMETER {min(missing)} … is missing."
-        if given != {"num_ctx": str(context), "temperature": str(temperature)}:
+        if given["num_ctx"] != str(context) or not _same_number(given["temperature"], temperature):
             return "The values are those that the function gets, whatever they are."
         said = [line[1:] for line in lines if line[0].upper() == "SYSTEM"]
         if system and [" ".join(words).strip("\"' ") for words in said] != ["Answer in one sentence."]:
@@ -69,6 +82,16 @@ modelfile = Exercise(
             "writes an assignment",
         ),
         Wrong(
+            'return f"FROM {base}\\nPARAMETER num_ctx: {context}\\nPARAMETER temperature: {temperature}\\nSYSTEM Answer in one sentence."',
+            "without a colon",
+            "writes it as in YAML",
+        ),
+        Wrong(
+            'return f"FROM {base}\\nPARAMETER\\nnum_ctx {context}\\ntemperature {temperature}\\nSYSTEM Answer in one sentence."',
+            "on one line",
+            "makes a heading of PARAMETER",
+        ),
+        Wrong(
             'return f"FROM {base}\\nPARAMETER num_ctx {context}\\nPARAMETER temperature {temperature}"',
             "SYSTEM",
             "forgets the standing instruction",
@@ -92,7 +115,7 @@ def _rate(first_request: bool) -> Callable[[Any, Any], str | None]:
         given, right = answer(told), tokens / (took / 1e9)
         likely = (
             (tokens / took, "Ollama's durations are whole numbers of nanoseconds: divide by 1e9 to get seconds."),
-            (tokens / (took / 1e6), "Those are tokens per millisecond times a thousand: a second has 1e9 nanoseconds."),
+            (tokens / (took / 1e6), "You divided by 1e6: that is tokens per millisecond. A second has 1e9 ns."),
             (
                 tokens / (told["total_duration"] / 1e9),
                 "total_duration also holds loading and reading. Use the answer's own duration.",
@@ -101,6 +124,7 @@ def _rate(first_request: bool) -> Callable[[Any, Any], str | None]:
             ((tokens + prompt) / (told["total_duration"] / 1e9), "That mixes reading and making. Take the answer's tokens and duration."),
             (prompt / (read / 1e9), "That is the rate of reading the prompt. Wanted is the rate of making the answer."),
             (took / 1e9 / tokens, "That is seconds per token: turn it over."),
+            *((near, "Do not round.") for near in (round(right, 2), round(right, 1), round(right), int(right))),
         )
         return likely_mistake(given, right, "Tokens of the answer, divided by the seconds that making it took.", values=likely)
 
@@ -120,6 +144,8 @@ answer_rate = Exercise(
             "counts the prompt as output",
         ),
         Wrong('return told["prompt_eval_count"] / (told["prompt_eval_duration"] / 1e9)', "reading the prompt", "measures prefill"),
+        Wrong('return told["eval_count"] / (told["eval_duration"] / 1e6)', "1e9 ns", "takes nanoseconds for microseconds"),
+        Wrong('return round(told["eval_count"] / (told["eval_duration"] / 1e9))', "Do not round", "rounds"),
     ),
 )
 
