@@ -63,7 +63,7 @@ def register(data: Path, folder: str, name: str) -> list[Row]:
     plain, _, _ = first.rpartition(":")
     rows = []
     with foundry.manager(data, catalogues=(_nowhere(),)) as manager:
-        for id in (first, first, f"{plain}:2", plain, f"{plain}:02", f"{plain}:latest", f"my/{name}:1"):
+        for id in (first, first, f"{plain}:2", plain, f"{plain}:02", f"{plain}:-3", f"{plain}:latest", f"my/{name}:1"):
             rows.append(_tried(f"register {id}", functools.partial(_registered, manager, folder, id)))
     with foundry.manager(data, catalogues=(_nowhere(),)) as manager:
         local = _local(manager)

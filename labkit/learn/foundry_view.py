@@ -52,6 +52,7 @@ class Service:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self._running: servers.Running | None = None
+        self.ready_s: float | None = None  # from the last start until it could answer
         self.model_id = foundry.model_id(lab.parameters["model"] if lab.model is None else lab.model.name)
 
     @functools.cached_property
@@ -67,7 +68,9 @@ class Service:
         if self._running is None or not self._running.alive():
             self.stop()
             named = self.model.model_copy(update={"name": self.lab.model.name}) if self.lab.model else self.model
+            begin = time.perf_counter()  # the model is converted by now
             self._running = servers.open("foundry").start(named, threads=self.lab.threads)
+            self.ready_s = time.perf_counter() - begin
         return self._running
 
     @property
@@ -187,9 +190,8 @@ def medians(rows: Sequence[Row], parallel: int, key: str = "seconds") -> Any:
 def claim_rows(service: Service) -> list[Row]:
     """What the running service decides, and what this machine decides without it."""
     alias = service.model_id.partition("-generic")[0]
-    world = live.World(
-        foundry_url=service.running.url, foundry_model=service.model_id, foundry_alias=alias, foundry_folder=service.model.path
-    )
+    asked: Row = {"foundry_url": service.running.url, "foundry_ready_s": service.ready_s, "foundry_folder": service.model.path}
+    world = live.World(foundry_model=service.model_id, foundry_alias=alias, **asked)
     return list(live.rows([*live.of("foundry"), *CLAIMS], world))
 
 
@@ -234,6 +236,7 @@ def draw_parallel(rows: Sequence[Row], guess: float, caption: str) -> Figure:
     alone = list(medians(rows, 1))
     names = [f"{tokens} tokens" for tokens in rows[-1]["tokens"]]
     plots.predicted_measured(right, names, shared_finish(alone), list(medians(rows, levels[-1])), "done after, s")
+    right.set_title("above each pair: predicted / measured", fontsize=9)
     return fig
 
 

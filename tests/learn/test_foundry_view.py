@@ -61,7 +61,8 @@ def test_ids_that_the_sdk_takes_are_those_of_exercise_1(small):
     assert solution.points == solution.max_points
     versions = {row["asked"].removeprefix("register "): row["done"] for row in tried}
     assert versions == {
-        "ships-generic-cpu:2": True, "ships-generic-cpu": False, "ships-generic-cpu:02": False, "ships-generic-cpu:latest": False,
+        "ships-generic-cpu:2": True, "ships-generic-cpu": False, "ships-generic-cpu:02": False, "ships-generic-cpu:-3": False,
+        "ships-generic-cpu:latest": False,
     }  # fmt: skip
 
 

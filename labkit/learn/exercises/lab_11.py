@@ -41,6 +41,7 @@ def _bad(answer: Any, rng: Any) -> str | None:
         (name, "Without a colon there is no version: that id is refused."),
         (f"{name}:latest", "`latest` is no number: Foundry Local has no such version, so that id is refused."),
         (f"{name}:0{int(rng.integers(1, 9))}", "A version is written in one way only: 03 is refused, 3 is taken."),
+        *((f"{name}:{sign}{int(rng.integers(2, 9))}", "A version is written with digits only: no sign before them.") for sign in "-+"),
         (f"{name}:", "Nothing after the colon: no version, so that id is refused."),
     ):
         if answer(id) != -1:
@@ -63,6 +64,12 @@ version_of = Exercise(
             'version = id.partition(":")[2]\nreturn int(version) if version.isdigit() and int(version) else -1',
             "Version 0",
             "takes 0 for no version",
+        ),
+        Wrong(
+            'version = id.partition(":")[2].lstrip("+-")\n'
+            "return int(version) if version.isdigit() and version == str(int(version)) else -1",
+            "digits only",
+            "takes a version with a sign",
         ),
         Wrong(
             'version = id.partition(":")[2]\nreturn 1 if version in ("", "latest") else int(version)',
