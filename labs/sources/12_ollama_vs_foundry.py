@@ -2,7 +2,7 @@
 # labkit:
 #   title: Who is faster, and who says so?
 #   minutes: 45
-#   memory_gb: 2.0
+#   memory_gb: 3.3
 #   track: [run, operate]
 #   builds_on: [1, 4, 7, 10, 11]
 #   prerequisites: ["the extras `onnx` and `foundry` (SET=all) and Ollama (`labkit runtimes install ollama`) for your own figures; without one of them the lab plays its recording"]
