@@ -333,8 +333,8 @@ assert len(fig.axes[0].patches) == 2 * len(measured)
 # %%
 parallel = lab.step("parallel", lambda: ask.parallel_rows(lab.model, [1, 4] if quick else [1, 2, 4], clients=4, tokens=8 if quick else 24))
 fig = view.draw_parallel(parallel, lab.caption("parallel"))
-slots, times = parallel[-1]["parallel"], parallel[-1]["tokens_per_s"] / parallel[0]["tokens_per_s"]
-print(f"with {slots} slots all clients together get {times:.1f} times as many tokens per second as with one")
+slots, gain = parallel[-1]["parallel"], parallel[-1]["tokens_per_s"] / parallel[0]["tokens_per_s"]
+print(f"with {slots} slots all clients together get {gain:.1f} times as many tokens per second as with one")
 assert len(fig.axes[0].patches) == len(parallel)
 
 # %% [markdown]
