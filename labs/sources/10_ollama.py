@@ -9,7 +9,7 @@
 #   expected:
 #     - "the first request is slower by the time for loading; the next ones have almost none of it"
 #     - "measured memory grows as predicted: by the KV cache of OLLAMA_NUM_PARALLEL times the context; the program itself adds 40 to 100 MB"
-#     - "four clients at once: with four slots the last one waits much less for a first token than with one slot; tokens a second of all together: more, but far from four times as many on a few cores"
+#     - "four clients at once: with four slots the last one waits much less for a first token than with one slot; tokens a second of all together: more, on a few cores less than four times as many"
 #     - "a prompt of three times the context is shortened without a word, unless the request says truncate: false"
 #   transfer:
 #     - "Your service has 8 users and documents of 16,000 tokens. What do you set, what does it cost, and how do you check it before you buy memory?"
@@ -341,7 +341,7 @@ assert len(fig.axes[0].patches) == len(parallel)
 # Look at the waiting first: with one slot the last client waits until three whole answers are finished; with four slots nobody does. Each single answer then takes longer.
 #
 # And the tokens together? Decode is limited by reading the weights (lab 02), and with four requests each reading serves four tokens. That gain is large on a GPU;
-# on a processor with few cores arithmetic is soon the limit, and much less than four times is left. The last line above says how much it is here.
+# on a processor with few cores arithmetic is soon the limit, and less than four times is left. The last line above says how much it is here.
 #
 # ## 11. Plan before you set
 #
