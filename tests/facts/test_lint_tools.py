@@ -124,3 +124,17 @@ def test_fix_mends_in_place_keeps_the_mode_and_line_ends_and_is_idempotent(tmp_p
     assert labkit("--fix", path).returncode == 1
     assert path.read_bytes() == once
     assert [entry.name for entry in tmp_path.iterdir()] == ["run.sh"]
+
+
+@pytest.mark.parametrize(
+    ("said", "rows"),
+    [
+        ('\nr.yml: 5:15: group "g", rule 1: could not parse expression: 1:35: parse error: unexpected <by>', [(5, "group")]),
+        (" parsing YAML file r.yml: yaml: unmarshal errors:\n  line 2: field job_nam not found", [(2, "field job_nam")]),
+        (' parsing YAML file r.yml: not a valid duration string: "15x"', [(1, "not a valid duration")]),
+    ],
+)
+def test_what_promtool_says_becomes_lines_of_the_file(said, rows):
+    """In the words of promtool 2.42."""
+    found = list(tools._promtool_rows(said, "r.yml"))
+    assert [(line, message[: len(start)]) for (line, _, message), (_, start) in zip(found, rows, strict=True)] == rows

@@ -165,13 +165,18 @@ def _pairs(path: Path) -> list[tuple[yamls.Node, Any]]:
 def _promtool(path: Path, kind: str) -> Iterator[Row]:
     rules = kind == "prometheus-rules"
     output = _call("promtool", "check", "rules" if rules else "config", *([] if rules else ["--syntax-only"]), str(path))
-    if "FAILED" not in output:
-        return
-    found = re.findall(r"(?:line |:)(\d+)(?:, column \d+)?(?::\d+)?: (.+)", output)
-    for line, message in found:
-        yield int(line), "check", message
+    _, failed, said = output.partition("FAILED")
+    if failed:
+        yield from _promtool_rows(said.lstrip(":"), str(path))
+
+
+def _promtool_rows(said: str, path: str) -> Iterator[Row]:
+    """Rules come as `FILE: LINE:COLUMN: MESSAGE`, a configuration's unknown fields as `line LINE: MESSAGE`, the rest without a line."""
+    found = re.findall(rf"{re.escape(path)}: (\d+):\d+: (.+)|^\s*line (\d+): (.+)", said, re.MULTILINE)
+    for line, message, other_line, other in found:
+        yield int(line or other_line), "check", message or other
     if not found:
-        yield 1, "check", " ".join(output.partition("FAILED")[2].split())[:300]
+        yield 1, "check", " ".join(said.replace(f"parsing YAML file {path}:", "").split())[:300]
 
 
 def _say(path: Sequence[Any], message: str) -> str:
