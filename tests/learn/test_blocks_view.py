@@ -9,7 +9,6 @@ matplotlib.use("Agg")
 import numpy as np
 import pytest
 from gguf import GGMLQuantizationType, GGUFWriter, quants
-from matplotlib import pyplot as plt
 
 from labkit import models
 from labkit.core.errors import BadInput
@@ -18,12 +17,6 @@ from labkit.learn import blocks_rows, blocks_view
 from labkit.quant import blocks
 
 WEIGHTS = (np.random.default_rng(1).normal(size=256) * 0.02).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
 
 
 @pytest.fixture(scope="module")

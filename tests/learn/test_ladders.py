@@ -11,17 +11,10 @@ matplotlib.use("Agg")
 
 import numpy as np
 import pytest
-from matplotlib import pyplot as plt
 
 from labkit.facts import quantization
 from labkit.learn import ladder_plots, ladder_words, ladders, plots
 from labkit.measure import compare, quality
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
 
 
 def rung(kind, bits, kl, error=0.0, perplexity=10.0, ppl_error=0.5, **more):

@@ -15,14 +15,6 @@ FINAL = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    import matplotlib.pyplot as plt
-
-    plt.close("all")
-
-
 def test_rounding_at_absmean_is_absmean():
     weights = np.random.default_rng(1).normal(0, 0.02, (64, 256)).astype(np.float32)
     found = view.rounded(weights, 1.0, 0.5)

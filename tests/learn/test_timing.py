@@ -7,7 +7,6 @@ import matplotlib
 matplotlib.use("Agg")
 
 import pytest
-from matplotlib import pyplot as plt
 
 from labkit.core.errors import BadInput
 from labkit.core.records import SCHEMA, Marks, Measurement, Request
@@ -31,12 +30,6 @@ def measurement(**changes: object) -> Measurement:
         "threads": 1,
     }
     return Measurement(**{**given, **changes})
-
-
-@pytest.fixture(autouse=True)
-def _close_figures():
-    yield
-    plt.close("all")
 
 
 def test_told():

@@ -22,14 +22,6 @@ def row(logits):
     return tokens.summary(logits, text_of=lambda token: f" t{token}")
 
 
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    import matplotlib.pyplot as plt
-
-    plt.close("all")
-
-
 # -- scores
 
 

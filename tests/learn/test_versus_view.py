@@ -11,13 +11,9 @@ from labkit.core.errors import BadInput, RunFailed
 from labkit.core.records import Marks, Measurement
 from labkit.facts import comparison
 from labkit.learn import versus_plots, versus_view
-from labkit.learn.exercises import lab_12
 from labkit.measure import versus
 from labkit.servers.base import Running
-from labkit.teach.notebooks import find
-from labkit.teach.notebooks.exercises import in_source
 
-SEEDS = range(1, 30)
 ENGINES = ("llamacpp", "ollama", "ortgenai", "foundry")
 
 
@@ -151,17 +147,6 @@ def test_the_feature_table_as_it_is_shown():
     rows = versus_view.table_words(comparison.table({}))
     assert len(rows) == 15
     assert set(rows[0]) == {"aspect", "Ollama …", "Ollama: here", "Foundry Local …", "Foundry Local: here"}
-
-
-@pytest.mark.parametrize("one", in_source(find("12").source), ids=lambda one: one.id)
-def test_a_likely_mistake_meets_its_hint_whatever_the_seed(one):
-    assert vars(lab_12)[one.id] is one.exercise
-    for seed in SEEDS:
-        assert one.grade_solution(seed).points == one.points
-        for wrong in one.exercise.wrong:
-            grade = one.grade(wrong.code, seed=seed)
-            assert wrong.hint_contains in grade.hint, (one.id, wrong.why, seed, grade)
-            assert grade.points < one.points
 
 
 # -- nothing stays behind
