@@ -16,6 +16,8 @@ NAMES = {
     "ladder": "benchmarks.ladder:ladder",
     "blocks_encode": "benchmarks.blocks:blocks_encode",
     "lint": "benchmarks.lint:check_files",
+    "load_overhead": "benchmarks.load:load_overhead",
+    "load_schedule": "benchmarks.load:load_schedule",
 }
 
 
