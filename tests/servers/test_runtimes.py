@@ -226,10 +226,10 @@ def test_the_command_lists_installs_and_removes(tmp_path):
 
     listed = [json.loads(line) for line in run("--json").stdout.splitlines()]
     assert {"name", "kind", "ready", "version", "missing", "install"} == set(listed[0])
-    assert [row["kind"] for row in listed] == ["runtime"]
+    assert [(row["name"], row["kind"]) for row in listed] == [(name, "runtime") for name in runtimes.names()]
     bare = {"LABKIT_CACHE": str(tmp_path), "PATH": str(tmp_path)}
-    gone = json.loads(run("--json", **bare).stdout)
-    assert (gone["ready"], gone["install"]) == (False, "labkit runtimes install ollama")
+    gone = [json.loads(line) for line in run("--json", **bare).stdout.splitlines()]
+    assert [(row["ready"], row["install"]) for row in gone] == [(False, f"labkit runtimes install {name}") for name in runtimes.names()]
     done = run("remove", "ollama", **bare)
     assert (done.returncode, "no ollama" in done.stderr) == (0, True)
     assert run("install", "olama").returncode == 2
