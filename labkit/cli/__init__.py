@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int:
     """The exit code of one command; errors become one sentence on stderr."""
-    from labkit.cli import checks, courses, fetch, machine_room, parts, shrink  # noqa: F401 - they add their commands to `app`
+    from labkit.cli import checks, courses, fetch, loads, machine_room, parts, shrink  # noqa: F401 - they add their commands to `app`
 
     try:
         code = app(args=_pairs(argv), standalone_mode=False)

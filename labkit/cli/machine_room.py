@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ import typer
 from labkit import engines, models
 from labkit.cli import app
 from labkit.cli.show import emit, number, say, size, table
+from labkit.core import machine
 from labkit.core.errors import BadInput, LabkitError, RunFailed
 from labkit.core.records import ModelRef, Request
 from labkit.models import catalog, store
@@ -243,22 +245,33 @@ def serve(
 ) -> int:
     """Serve a model on loopback, OpenAI-compatible, until Ctrl-C."""
     from labkit import servers
+    from labkit.servers import replicas as several
 
-    if replicas != 1:
-        raise BadInput(f"{replicas} replicas need a load balancer, which this version does not have", f"labkit serve {model}")
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
-    options = {"threads": threads} if threads else {}
-    with servers.open(server).start(models.resolve(model), port, **options) as running:
-        row = {"base_url": running.base_url, "pid": running.pid, "replicas": [{"pid": running.pid, "url": running.url}]}
+    ref = models.resolve(model)
+    with contextlib.ExitStack() as stack:
+        if replicas == 1:
+            front = stack.enter_context(servers.open(server).start(ref, port, **({"threads": threads} if threads else {})))
+            behind, base_url = [front], front.base_url
+        else:
+            each = threads or max(1, machine.cores() // replicas)
+            group = stack.enter_context(several.start(server, ref, replicas, port, threads=each))
+            front, behind, base_url = group.balancer, list(group.replicas), group.base_url
+        row = {"base_url": base_url, "pid": front.pid, "replicas": [{"pid": one.pid, "url": one.url} for one in behind]}
         if json:
             emit([row])
         else:
-            print(running.base_url, flush=True)  # noqa: T201
+            print(base_url, flush=True)  # noqa: T201
         say("Ctrl-C stops it.")
         while not stopped:
-            if not running.alive():
-                raise RunFailed(f"{server} ended: {running.last_line()}", f"its log is {running.log}")
+            for one in [one for one in behind if not one.alive()]:
+                behind.remove(one)
+                if not behind:
+                    raise RunFailed(f"{server} ended: {one.last_line()}", f"its log is {one.log}")
+                say(f"{server} at {one.url} ended: {one.last_line()}; {len(behind)} of {replicas} go on")
+            if not front.alive():
+                raise RunFailed(f"{front.name} ended: {front.last_line()}", f"its log is {front.log}")
             time.sleep(0.2)
     return 0
 

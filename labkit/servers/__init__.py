@@ -18,6 +18,11 @@ _MODULES = {
     "llama_server": "labkit.servers.llama_server",
     "ollama": "labkit.servers.ollama",
     "foundry": "labkit.servers.foundry",
+    "onnx": "labkit.servers.onnx",
+    "vllm": "labkit.servers.vllm",
+    "haproxy": "labkit.servers.haproxy",
+    "prometheus": "labkit.servers.prometheus",
+    "alertmanager": "labkit.servers.alertmanager",
 }
 
 

@@ -24,6 +24,7 @@ from labkit.core.records import ModelRef
 from labkit.servers import keeper
 
 HOST = "127.0.0.1"
+FOLDER = "{own folder}"  # in a command's words and in `files`: the server's own temporary folder
 
 
 def free_port() -> int:
@@ -98,7 +99,7 @@ class Running:
             self.process.kill()
         self.process.wait()
         if self._keeper:
-            keeper.end_group(self.pid, signal.SIGKILL)  # a killed server leaves its children
+            keeper.clear_group(self.pid)  # a killed server leaves its children
             self._keeper.kill()
             self._keeper.wait()
             self._keeper = None
@@ -137,6 +138,10 @@ class Server(ABC):
         """What its process has in its environment beyond this one's. `folder` is there for a server with `own_folder`."""
         return {}
 
+    def files(self, port: int, options: dict[str, Any]) -> dict[str, str]:
+        """Name -> text of what is put into its own folder before it starts: its configuration."""
+        return {}
+
     def settings(self, options: dict[str, Any]) -> dict[str, str]:
         """The same for its options, where they are given in the environment."""
         return {}
@@ -149,6 +154,20 @@ class Server(ABC):
 
         Raises: MissingPart, BadInput (port in use, unknown option), RunFailed.
         """
+        running = self.launch(model, port, **options)
+        try:
+            running.wait(self.start_seconds)
+            self.ready(running, model, options)
+        except BaseException:
+            running.stop()
+            raise
+        return running
+
+    def launch(self, model: ModelRef, port: int | None = None, **options: Any) -> Running:
+        """The same without waiting, to watch how it starts: it may not listen yet, and may never become healthy.
+
+        Raises: MissingPart, BadInput.
+        """
         if why := self.missing():
             raise MissingPart(why)
         chosen = check_port(port) if port is not None else free_port()
@@ -156,20 +175,18 @@ class Server(ABC):
         surroundings = os.environ | self.settings(options)
         handle, log = tempfile.mkstemp(prefix=f"{self.name}-", suffix=".log", dir=paths.cache("logs"))
         folder = Path(tempfile.mkdtemp(prefix=f"labkit-{self.name}-")) if self.own_folder else None
-        running = None
         try:
             surroundings |= self.environment(chosen, folder or Path(log).parent)
+            if folder:
+                command = [word.replace(FOLDER, str(folder)) for word in command]
+                for name, text in self.files(chosen, options).items():
+                    (folder / name).write_text(text.replace(FOLDER, str(folder)), encoding="utf-8")
             with os.fdopen(handle, "wb") as out:
                 process = subprocess.Popen(
                     command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, env=surroundings
                 )
-            running = Running(self, process, f"http://{HOST}:{chosen}", Path(log), folder)
-            running.wait(self.start_seconds)
-            self.ready(running, model, options)
+            return Running(self, process, f"http://{HOST}:{chosen}", Path(log), folder)
         except BaseException:
-            if running:
-                running.stop()
-            elif folder:
+            if folder:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
-        return running

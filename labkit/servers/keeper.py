@@ -31,14 +31,27 @@ def end_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
+def clear_group(pid: int, seconds: float = GRACE_S) -> None:
+    """End what a server has left: SIGTERM, so that who tidies up after others can do so (Python's own such helper), then SIGKILL."""
+    end_group(pid, signal.SIGTERM)
+    end = time.monotonic() + seconds
+    while _group_alive(pid) and time.monotonic() < end:
+        time.sleep(0.05)
+    end_group(pid, signal.SIGKILL)
+
+
+def _group_alive(pid: int) -> bool:
+    try:
+        os.killpg(pid, 0)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True
+
+
 def main(parent: int, pid: int, folder: str | None = None) -> None:
     while alive(pid):
         if os.getppid() != parent:
-            end_group(pid, signal.SIGTERM)
-            end = time.monotonic() + GRACE_S
-            while alive(pid) and time.monotonic() < end:
-                time.sleep(0.1)
-            end_group(pid, signal.SIGKILL)
+            clear_group(pid)
             break
         time.sleep(0.5)
     if folder and os.getppid() != parent:

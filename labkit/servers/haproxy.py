@@ -1,0 +1,154 @@
+"""HAProxy in front of several servers: it chooses one for each request, watches their health, and sends again what none has begun.
+
+It is configured twice over: as it should be, and `naive`, as one finds it in many a first try: servers in turn, no health checks, no
+second try. The difference is seen when a server dies.
+
+>>> with haproxy.start(backends=[one.url, other.url]) as running:  # doctest: +SKIP
+...     print(running.base_url)
+
+Its own pages are under /haproxy: /haproxy/health (200 while a server is up), /haproxy/metrics (Prometheus' text).
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from labkit.core.options import parse
+from labkit.core.records import ModelRef
+from labkit.servers.base import FOLDER, HOST, Running, Server
+
+Policy = Literal["leastconn", "roundrobin", "random(2)", "first"]
+
+# A request may be sent again as long as no byte of its answer has come: until then nobody has seen anything of it. 16 kB is HAProxy's
+# own buffer, and a longer prompt could not be sent twice. log-format: one JSON object a request, its times in milliseconds, with
+# nothing of its text.
+_GOOD = """\
+    balance {policy}
+    option httpchk GET {health}
+    option redispatch 1
+    retries 3
+    retry-on conn-failure empty-response response-timeout 502 503
+    default-server check inter {check_ms}ms fall 2 rise 1 observe layer4 error-limit 1 on-error mark-down
+"""
+_NAIVE = """\
+    balance {policy}
+    retries 0
+"""
+_FILE = """\
+# made by labkit for this run
+global
+    log stdout format raw local0 info
+    maxconn 4000
+    tune.bufsize 65536
+    stats socket {folder}/admin.sock mode 600 level admin
+
+defaults
+    mode http
+    log global
+    timeout connect 2s
+    timeout client 10m
+    timeout server 10m
+    timeout queue 1m
+    timeout http-request 10s
+
+frontend door
+    bind {host}:{port}
+    monitor-uri /haproxy/health
+    monitor fail if {{ nbsrv(replicas) lt 1 }}
+    http-request set-log-level silent if {{ path_beg /haproxy/ }}
+    http-request use-service prometheus-exporter if {{ path /haproxy/metrics }}
+    unique-id-format %[uuid()]
+    unique-id-header X-Request-ID
+    log-format '{log_format}'
+    default_backend replicas
+
+backend replicas
+{how}{servers}
+"""
+_LOG = (
+    '{"time":"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]","request_id":"%ID","server":"%s","status":%ST,"state":"%tsc","retries":"%rc",'
+    '"wait_ms":%Tw,"first_byte_ms":%Tr,"total_ms":%Ta,"bytes":%B,"in_flight":%sc,"path":"%HP"}'
+)
+
+
+class Options(BaseModel):
+    """backends: base URLs of what stands behind it, as `Running.url` gives them. max_each: requests at once that one of them gets, the
+    others wait in HAProxy; 0: no limit. check_s: between two looks at a server's health."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    backends: list[str] = Field(min_length=1)
+    policy: Policy = "leastconn"
+    naive: bool = False
+    max_each: int = Field(0, ge=0)
+    check_s: float = Field(0.5, gt=0)
+    health: str = Field("/health", pattern=r"^/[A-Za-z0-9/_.-]*$")
+
+    @field_validator("backends")
+    @classmethod
+    def _here(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            if not re.fullmatch(rf"http://{re.escape(HOST)}:[0-9]{{1,5}}", url):
+                raise ValueError(f"{url} is no address on this machine such as http://{HOST}:8080")
+        return urls
+
+
+def text(port: int, chosen: Options) -> str:
+    """The configuration file."""
+    how = (_NAIVE if chosen.naive else _GOOD).format(policy=chosen.policy, health=chosen.health, check_ms=round(1000 * chosen.check_s))
+    most = f" maxconn {chosen.max_each}" if chosen.max_each else ""
+    rows = [f"    server r{number} {urlsplit(url).netloc}{most}" for number, url in enumerate(chosen.backends)]
+    return _FILE.format(folder=FOLDER, host=HOST, port=port, log_format=_LOG, how=how, servers="\n".join(rows))
+
+
+class Haproxy(Server):
+    name = "haproxy"
+    health = "/haproxy/health"
+    own_folder = True
+    kept = True  # it would go on without the one that started it
+    start_seconds = 30.0
+
+    def missing(self) -> str | None:
+        if program() is None:
+            return "HAProxy is not installed; install it: sudo apt-get install haproxy"
+        return None
+
+    def version(self) -> str | None:
+        path = program()
+        if path is None:
+            return None
+        said = subprocess.run([path, "-v"], capture_output=True, text=True, check=True).stdout
+        found = re.search(r"version (\d[\d.]*)", said)
+        return found[1] if found else None
+
+    def command(self, model: ModelRef, port: int, options: dict[str, Any]) -> list[str]:
+        parse(Options, self.name, options)
+        return [str(program()), "-db", "-f", f"{FOLDER}/haproxy.cfg"]
+
+    def files(self, port: int, options: dict[str, Any]) -> dict[str, str]:
+        return {"haproxy.cfg": text(port, parse(Options, self.name, options))}
+
+
+SERVER = Haproxy()
+
+
+def program() -> str | None:
+    """Debian puts it where only root's PATH looks."""
+    return shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
+
+
+@contextmanager
+def start(port: int | None = None, **options: Any) -> Iterator[Running]:
+    """A running HAProxy, stopped at the end. Options: see Options. Raises as Server.start does."""
+    nothing = ModelRef(name="none", path=Path(HOST), format="none")
+    with SERVER.start(nothing, port, **options) as running:
+        yield running
