@@ -21,10 +21,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from labkit import engines, measure, models
+from labkit import engines, measure, models, servers
 from labkit.core import extras, machine, recordings, results
 from labkit.core.errors import BadInput, MissingPart
 from labkit.core.records import SCHEMA, Measurement, ModelRef, Request, now
+from labkit.servers import runtimes
 
 _PROBE = tuple(range(40, 72))  # any ids do: the speed does not depend on them
 
@@ -43,14 +44,22 @@ class Lab:
         self.results_path = Path(parameters["results_path"])
         self._sources: dict[str, Source] = {}  # of the steps so far
 
-    def step(self, key: str, function: Callable[[], Sequence[Measurement | dict[str, Any]]], needs: str | Sequence[str] = ()) -> list[Any]:
+    def step(
+        self,
+        key: str,
+        function: Callable[[], Sequence[Measurement | dict[str, Any]]],
+        needs: str | Sequence[str] = (),
+        left_out: str = "",
+    ) -> list[Any]:
         """Run one measured step, append its rows to the results file and return them; or play its recording.
 
-        needs: extras or engines that this step wants beyond what the lab wants; where one is missing the step is played.
+        needs: parts that this step wants beyond what the lab wants: extras, engines, servers, runtimes, `containers`,
+        `compose`; where one is missing the step is played.
+        left_out: why this run plays the step though nothing is missing, such as a quick run that starts a slow server only once.
         Raises:
             MissingPart: a part is missing and no recording has this step.
         """
-        lacking = self.missing or _first_missing(needs)
+        lacking = self.missing or left_out or _first_missing(needs)
         rows = [_revive(row) for row in self._rows_of(key, lacking)] if lacking else list(function())
         self._sources[key] = "recorded" if lacking else "measured"
         if lacking:
@@ -114,7 +123,7 @@ def start(
 
     threads 0: measure which count is fastest on this machine and take it (without a session: all cores).
     load False: a lab that works on the model's file or trains its own; no engine is opened, `lab.session` is None.
-    needs: extras or engines that the whole lab wants beyond its engine ("torch", "mlx", ...).
+    needs: parts that the whole lab wants beyond its engine ("torch", "ollama", "containers", ...).
     Raises: BadInput for an unknown model, engine, part or broken file.
     """
     if threads < 0:
@@ -140,12 +149,21 @@ def start(
 
 
 def _first_missing(needs: str | Sequence[str]) -> str | None:
-    """What the first missing one of some extras or engines says of itself."""
-    for part in [needs] if isinstance(needs, str) else needs:
-        said = engines.open(part).missing() if part in engines.names() else extras.missing(part)
-        if said:
-            return said
-    return None
+    """What the first missing one of some parts says of itself."""
+    return next((said for part in ([needs] if isinstance(needs, str) else needs) if (said := _missing(part))), None)
+
+
+def _missing(part: str) -> str | None:
+    """Of an engine, a server, a runtime, `containers` (Podman or Docker), `compose` (and Compose stacks), or an extra."""
+    if part in ("containers", "compose"):
+        from labkit.servers import images  # its own imports are for those who build and run images
+
+        return images.missing() or (images.missing_compose() if part == "compose" else None)
+    tables: tuple[Any, ...] = (engines, servers, runtimes)
+    for table in tables:
+        if part in table.names():
+            return table.open(part).missing()
+    return extras.missing(part)
 
 
 def _scorer(session: Any, engine: str) -> Any:

@@ -132,6 +132,55 @@ class LlamaServer(Stub):
         return {} if asked.path == "/v1/models" or (self.other == "shims" and asked.path.startswith("/api/")) else None
 
 
+class Vllm(Stub):
+    """Completions whose words are tokens; those in whole blocks of 128 come from a cache where the text begins as an earlier one."""
+
+    def __init__(self, other: str = "", status: dict[str, int] | None = None) -> None:
+        super().__init__(other, status)
+        self.seen: list[list[str]] = []
+        self.hits = 0
+
+    def reply(self, asked: Asked, body: dict[str, Any]) -> Any:
+        if asked.path == "/metrics":
+            names = ("gpu_cache_usage_perc", "time_per_output_token_seconds")
+            names = names if self.other == "old names" else ("kv_cache_usage_perc", "inter_token_latency_seconds")
+            lines = [*(f"# HELP vllm:{name} {name}\nvllm:{name} 0.0" for name in names), "# the cache"]
+            return Reply(200, "\n".join([*lines, f'vllm:prefix_cache_hits_total{{engine="0"}} {self.hits}.0', ""]).encode())
+        if asked.path != "/v1/completions":
+            return None
+        if self.other in ("keys", "no device", "strict"):
+            refused = self.other != "strict" or "temprature" in body
+            return Reply.of_json(
+                {"error": {"message": "no"}}, {"keys": 401, "no device": 500, "strict": 400}[self.other] if refused else 200
+            )
+        words = str(body["prompt"]).split()
+        for earlier in self.seen:
+            start = next((n for n, word in enumerate(words) if word == earlier[0]), 0) if self.other == "any passage" else 0
+            if words[start : start + 150] == earlier[:150]:
+                self.hits += 128
+                break
+        self.seen.append(words)
+        return {"choices": [{"text": " one"}]}
+
+
+class Naive(Stub):
+    """One pass of 0.6 s whatever is asked for, during which nobody else is heard."""
+
+    def __init__(self, other: str = "", status: dict[str, int] | None = None) -> None:
+        super().__init__(other, status)
+        self.turn: contextlib.AbstractContextManager[Any] = contextlib.nullcontext() if other == "is heard" else threading.Lock()
+
+    def reply(self, asked: Asked, body: dict[str, Any]) -> Any:
+        with self.turn:
+            if asked.path == "/health":
+                return {"status": "healthy"}
+            if body["messages"] == 7:
+                return Reply.of_json({"error": "no text"}, 400 if self.other == "real codes" else 200)
+            time.sleep(0.6)
+            text = "word " * (body["max_tokens"] if self.other == "a loop" else 5)
+            return {"choices": [{"message": {"content": text}}]}
+
+
 # a program named ollama: argv as the real one's
 _PROGRAM = """#!{python}
 import json, os, sys, urllib.request, urllib.error

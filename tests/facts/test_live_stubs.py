@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import platform
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -122,6 +125,36 @@ def onnx_folder(folder: Path, other: bool) -> dict[str, Any]:
     return {"foundry_folder": folder}
 
 
+def boxes(**change: Any) -> Any:
+    """Containers of a stand-in: each fact as the ledger says, but for those in `change`, which are as the claim says."""
+
+    def world(folder: Path, other: bool) -> dict[str, Any]:
+        seen = {"kernel": platform.release(), "memory_kib": 16 << 20, "alive": True, "address": ""} | (change if other else {})
+        said = {
+            "uname": seen["kernel"] + "\n",
+            "nproc": "2",
+            "/proc/meminfo": f"MemTotal: {seen['memory_kib']} kB\n",
+            "/sys/fs/cgroup/memory.events": "oom 1\noom_kill 1\n",
+        }
+        bindings = [{"HostConfig": {"PortBindings": {"8080/tcp": [{"HostIp": seen["address"]}]}}}]
+
+        def told(words: list[str]) -> SimpleNamespace:
+            text = json.dumps(bindings) if words[:2] == ["container", "inspect"] else said.get(words[-1], said.get(words[0], "made"))
+            return SimpleNamespace(stdout=text, stderr="", returncode=0)
+
+        one = SimpleNamespace(exec=told, pid=os.getpid(), alive=lambda: seen["alive"], state={"OOMKilled": False}, exit_code=137)
+        tool = SimpleNamespace(
+            ensure=lambda ref: ref,
+            run=lambda image, **options: nullcontext(one),
+            hardening=lambda container: {"memory_limit_bytes": 64 << 20},
+            tool=lambda: SimpleNamespace(run=told),
+            runs=SimpleNamespace(current=lambda: SimpleNamespace(label="a=b")),
+        )
+        return {"containers_tool": tool}
+
+    return world
+
+
 # the one table: id -> what makes the world behave as the claim says. A text or codes: the stub server's; `program`: of the stub
 # program; `fields` or a function: fields of a World. For a claim that is true it is the world in which it would be false.
 OTHER: dict[str, Any] = {
@@ -168,6 +201,18 @@ OTHER: dict[str, Any] = {
     "foundry-npu": providers,
     "foundry-sla": licence,
     "foundry-cli-name": foundry_cli,
+    "onnx-server-sample": {"server": "a loop"},
+    "fastapi-async-inference": {"server": "is heard"},
+    "container-own-kernel": boxes(kernel="9.9.9-own"),
+    "container-sees-its-limit": boxes(memory_kib=64 << 10),
+    "container-oom-ends-it": boxes(alive=False),
+    "container-port-loopback": boxes(address="127.0.0.1"),
+    "vllm-gpu-cache-usage": {"server": "old names"},
+    "vllm-time-per-output-token": {"server": "old names"},
+    "vllm-unknown-field": {"server": "strict"},
+    "vllm-prefix-anywhere": {"server": "any passage"},
+    "vllm-asks-for-a-key": {"server": "keys"},
+    "vllm-needs-a-gpu": {"server": "no device"},
     "llamacpp-api-shims": {"server": "shims"},
     "llamacpp-tools": llama_cli,
     "olive-classes": olive,
@@ -184,7 +229,13 @@ OTHER: dict[str, Any] = {
     "ternary-energy-71-times": no_memory,
     "phi4-mini-vram": gpu,
 }
-_SERVERS: dict[str, type[stubs.Stub]] = {"ollama": stubs.Ollama, "foundry": stubs.Foundry, "llama": stubs.LlamaServer}
+_SERVERS: dict[str, type[stubs.Stub]] = {
+    "ollama": stubs.Ollama,
+    "foundry": stubs.Foundry,
+    "llama": stubs.LlamaServer,
+    "onnx": stubs.Naive,
+    "vllm": stubs.Vllm,
+}
 
 
 def seen(id: str, folder: Path, other: bool) -> dict[str, Any]:
@@ -193,12 +244,14 @@ def seen(id: str, folder: Path, other: bool) -> dict[str, Any]:
     said = change if isinstance(change, dict) and other else {}
     fields: dict[str, Any] = {} if isinstance(change, dict) else change(folder, other)
     with ExitStack() as stack:
-        if name := live.server_of(id):
+        if (name := live.server_of(id)) in _SERVERS:
             server = stack.enter_context(_SERVERS[name](said.get("server", ""), said.get("status")))
             fields[f"{name}_url"] = server.url
         if name == "ollama":
             program = stubs.program(folder / "ollama", said.get("program", ""), said.get("names"))
             fields |= {"ollama_model": "default", "ollama_program": program, "ollama_defaults": True, "system": "Linux"}
+        if name == "vllm":
+            fields |= {"vllm_model": "small", "programs": dict.fromkeys(("nvidia-smi", "rocm-smi"))}
         if name == "foundry":
             fields |= {
                 "foundry_model": "small-generic-cpu:1",

@@ -22,7 +22,7 @@ import httpx
 
 from labkit.core import extras
 from labkit.facts import claims
-from labkit.facts.live import arithmetic, foundry, ollama_api, ollama_cli, ollama_loading, tools
+from labkit.facts.live import arithmetic, containers, foundry, ollama_api, ollama_cli, ollama_loading, onnx_service, tools, vllm
 from labkit.facts.live.world import Seen, World
 
 __all__ = ["CHECKS", "Check", "Seen", "World", "check", "of", "rows"]
@@ -39,6 +39,8 @@ _API = ("ollama_url", "ollama_model")
 _CLI = ("ollama_program",)
 _BOTH = (*_API, *_CLI)
 _FOUNDRY = ("foundry_url", "foundry_model")
+_VLLM = ("vllm_url", "vllm_model")
+_CONTAINERS = ("containers_tool",)
 
 # the one table of what is decided live: id -> check
 CHECKS: dict[str, Check] = {
@@ -88,6 +90,21 @@ CHECKS: dict[str, Check] = {
     "foundry-npu": Check(foundry.npu, ("module onnxruntime",)),
     "foundry-sla": Check(foundry.service_level, ("licence foundry-local-sdk",)),
     "foundry-cli-name": Check(foundry.command_names, ("program foundry",)),
+    # the naive ONNX service
+    "onnx-server-sample": Check(onnx_service.one_pass, ("onnx_url",)),
+    "fastapi-async-inference": Check(onnx_service.async_route, ("onnx_url",)),
+    # containers
+    "container-own-kernel": Check(containers.kernel, _CONTAINERS),
+    "container-sees-its-limit": Check(containers.sees_limit, _CONTAINERS),
+    "container-oom-ends-it": Check(containers.oom, _CONTAINERS),
+    "container-port-loopback": Check(containers.published, _CONTAINERS),
+    # vLLM
+    "vllm-gpu-cache-usage": Check(vllm.cache_gauge, _VLLM),
+    "vllm-time-per-output-token": Check(vllm.token_time, _VLLM),
+    "vllm-unknown-field": Check(vllm.unknown_field, _VLLM),
+    "vllm-prefix-anywhere": Check(vllm.from_the_beginning, _VLLM),
+    "vllm-asks-for-a-key": Check(vllm.open_door, _VLLM),
+    "vllm-needs-a-gpu": Check(vllm.without_gpu, _VLLM),
     # llama.cpp, Olive, MLX
     "llamacpp-api-shims": Check(tools.shims, ("llama_url",)),
     "llamacpp-tools": Check(tools.llamacpp_names, ("program llama-cli",)),
@@ -128,11 +145,14 @@ _NO_SERVER = {
     "ollama": "needs a running Ollama: labkit claims --live",
     "foundry": "needs Foundry Local's web service: labkit claims --live",
     "llama": "needs llama-server: labkit claims --live",
+    "vllm": "needs a running vLLM: labkit claims --live",
+    "containers": "needs Podman or Docker: labkit claims --live",
+    "onnx": "needs the naive ONNX service of lab 17: labkit claims --live",
 }
 
 
 def of(*servers: str) -> list[str]:
-    """Ids of the checks that need one of these servers (`ollama`, `foundry`, `llama`); without a name, of those that need none."""
+    """Ids of the checks that need one of these servers (`ollama`, `foundry`, `llama`, `onnx`); without a name, of those that need none."""
     return [id for id, one in CHECKS.items() if (server_of(id) in servers if servers else server_of(id) is None)]
 
 

@@ -17,11 +17,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from labkit import models, servers
-from labkit.core.errors import LabkitError
+from labkit.core.errors import LabkitError, MissingPart
 from labkit.core.records import ModelRef
 from labkit.facts import claims, live
 from labkit.facts.live.world import World
-from labkit.servers import runtimes
+from labkit.servers import images, naive_onnx, runtimes
 from labkit.servers.ollama import Ollama
 
 MODEL = "smollm2-135m"
@@ -94,4 +94,34 @@ def llama(here: World, ref: ModelRef) -> Iterator[World]:
         yield dataclasses.replace(here, llama_url=running.url)
 
 
-_STARTS = {"ollama": ollama, "foundry": foundry, "llama": llama}
+@contextmanager
+def onnx(here: World, ref: ModelRef) -> Iterator[World]:
+    """A world with the naive ONNX service, with the course's own model whatever `ref` is: one that takes its time."""
+    from labkit.quant import onnx as converter
+
+    if why := naive_onnx.SERVER.missing():
+        raise MissingPart(why)
+    with naive_onnx.SERVER.start(converter.convert(models.resolve(MODEL), "int4-shared")) as running:
+        yield dataclasses.replace(here, onnx_url=running.url)
+
+
+@contextmanager
+def vllm(here: World, ref: ModelRef) -> Iterator[World]:
+    """A world with vLLM, small and with 32-bit numbers, which every processor has instructions for."""
+    with servers.open("vllm").start(ref, context=512, kv_gib=0.25, dtype="float32") as running:
+        yield dataclasses.replace(here, vllm_url=running.url, vllm_model=ref.name)
+
+
+@contextmanager
+def boxes(here: World, ref: ModelRef) -> Iterator[World]:
+    """A world with Podman or Docker. What the checks make goes at the end."""
+    del ref
+    if why := images.missing():
+        raise MissingPart(why)
+    try:
+        yield dataclasses.replace(here, containers_tool=images)
+    finally:
+        images.runs.current().close()
+
+
+_STARTS = {"ollama": ollama, "foundry": foundry, "llama": llama, "onnx": onnx, "vllm": vllm, "containers": boxes}

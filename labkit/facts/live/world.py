@@ -43,6 +43,10 @@ class World:
     foundry_folder: Path | None = None
     foundry_ready_s: float | None = None  # from its start until it could answer
     llama_url: str | None = None
+    vllm_url: str | None = None
+    vllm_model: str | None = None
+    onnx_url: str | None = None  # of labs/stacks/onnx/naive.py
+    containers_tool: Any = None  # the package labkit.servers.images, or a stand-in
     programs: Mapping[str, str | None] = field(default_factory=dict)  # stand-ins by name; others are looked up on the path
     modules: Mapping[str, Any] = field(default_factory=dict)  # stand-ins by name; others are imported; None: not here
     folders: Mapping[str, Path | None] = field(default_factory=dict)  # of packages: stand-ins by name; others are looked up
@@ -84,7 +88,7 @@ class World:
         return "\n".join(p.read_text(encoding="utf-8", errors="replace") for p in found if p.is_file()) or None
 
     def url(self, server: str) -> str:
-        """The web root of `ollama`, `foundry` or `llama`; a check that needs it is only run where it is there."""
+        """The web root of `ollama`, `foundry`, `llama` or `onnx`; a check that needs it is only run where it is there."""
         return str(getattr(self, f"{server}_url"))
 
 
