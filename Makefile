@@ -4,7 +4,7 @@ ARGS ?=
 SETUP := sh scripts/setup.sh
 BIN := .venv/bin
 
-.PHONY: help install run test lab docs lock build system
+.PHONY: help install run test stacks lab docs lock build system
 help:    ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' Makefile
 
@@ -19,9 +19,13 @@ lab:     ## open JupyterLab at the course map, on your own copies in work/
 	@$(SETUP) run default
 	@$(BIN)/labkit lab $(ARGS)
 
-test:    ## install what the tests need and run them all (ARGS="tests/core -k machine")
+test:    ## install what the tests need and run them, all but the stacks' (ARGS="tests/core -k machine")
 	@$(SETUP) test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --ignore=tests/stacks $(ARGS)
+
+stacks:  ## build and run the containers of labs/stacks and test them (ARGS="-k llama")
+	@$(SETUP) stacks
+	@$(BIN)/python -m pytest tests/stacks $(ARGS)
 
 build:   ## make the learner notebooks in labs/ from labs/sources/
 	@$(SETUP) run default

@@ -1,7 +1,8 @@
 #!/bin/sh
 # What has to be in place before a make target runs. Nothing here removes what another target installed.
 #   sh scripts/setup.sh run default|all   the course
-#   sh scripts/setup.sh test              the course, its tests and the system packages they need
+#   sh scripts/setup.sh test              the course, its tests and the system packages and programs they need
+#   sh scripts/setup.sh stacks            the same, and the base images of labs/stacks
 #   sh scripts/setup.sh docs|lock|system
 # Sentences go to stderr. Works in any POSIX shell on Linux and macOS; README.md has the same for Windows.
 set -eu
@@ -162,6 +163,17 @@ lock() {
     say "uv.lock and binder/pip-packages.txt are up to date"
 }
 
+tests() {
+    system
+    get_uv
+    sync --all-extras --group test --group docs
+    gone='from labkit.servers import runtimes; print(*[row["name"] for row in runtimes.rows() if not row["ready"]])'
+    for name in $(.venv/bin/python -c "$gone"); do
+        .venv/bin/labkit runtimes install "$name" >&2 ||
+            say "$name could not be installed (the lines above say why): its tests will fail."
+    done
+}
+
 case "${1:-}:${2:-default}" in
     run:default)
         get_uv
@@ -173,12 +185,11 @@ case "${1:-}:${2:-default}" in
         .venv/bin/python scripts/fetch_size.py >&2
         sync --all-extras
         ;;
-    test:default)
-        system
-        get_uv
-        sync --all-extras --group test --group docs
-        .venv/bin/labkit runtimes install ollama >&2 ||
-            say "Ollama could not be installed (the lines above say why): its tests will fail."
+    test:default) tests ;;
+    stacks:default)
+        tests
+        .venv/bin/python -m labkit.servers.images >&2 ||
+            say "The base images could not be made (the lines above say why): the stacks' tests will fail."
         ;;
     docs:default)
         get_uv
@@ -190,5 +201,5 @@ case "${1:-}:${2:-default}" in
         ;;
     system:default) system ;;
     run:*) stop "make run knows SET=default and SET=all, not SET=$2" ;;
-    *) stop "usage: sh scripts/setup.sh run [default|all] | test | docs | lock | system" ;;
+    *) stop "usage: sh scripts/setup.sh run [default|all] | test | stacks | docs | lock | system" ;;
 esac

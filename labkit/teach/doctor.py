@@ -9,7 +9,7 @@ from typing import Any
 from labkit import engines, models, servers
 from labkit.core import extras
 from labkit.models import catalog
-from labkit.servers import runtimes
+from labkit.servers import images, runtimes
 
 # programs that some commands call: name -> (what for, how to get it)
 _PROGRAMS = {
@@ -32,6 +32,8 @@ def parts() -> list[dict[str, Any]]:
     for name, (purpose, install) in _PROGRAMS.items():
         found = shutil.which(name) or (shutil.which("g++") or shutil.which("clang++") if name == "c++" else None)
         rows.append(_part(name, "program", "found" if found else None, None if found else f"not on PATH: {purpose}", install))
+    gone = images.missing()
+    rows.append(_part("containers", "program", None if gone else images.version(), gone, gone.rsplit("; install it: ")[-1] if gone else ""))
     rows.append(_extra("nbgrader", "grading", "make run SET=all"))
     for name in (n for n in extras.names() if n not in engines.names()):  # an engine has its row already
         missing = extras.missing(name)

@@ -56,6 +56,9 @@ FOUNDRY = dict.fromkeys(("tokens", "prompt"), "its web service has /v1/chat/comp
     "keep_cache": "its web service computes every request from the first token",
 }
 
+VLLM = {"context": 512, "threads": 1, "max_num_seqs": 4, "kv_gib": 0.125, "block_size": 32, "dtype": "float32"}
+BLOCKS = {"keep_cache": "it keeps whole blocks of 32 tokens and more, and this prompt is shorter"}
+
 WAYS = [
     Way("llamacpp"),
     Way("openai"),
@@ -66,6 +69,8 @@ WAYS = [
     Way("openai", "ollama", options=PER_SERVER, cannot=OLLAMA, calm_s=0.3),  # the engine ollama waits by itself
     Way("foundry", cannot=FOUNDRY),
     Way("openai", "foundry", cannot=FOUNDRY),
+    Way("openai", "vllm", model="stdlib-10m", options=VLLM, cannot=BLOCKS),
+    Way("openai", "onnx", options=PER_SERVER, cannot={"keep_cache": "every request starts with an empty KV cache"}),
 ]
 BY_NAME = {f"{way.engine}-{way.server}" if way.server else way.engine: way for way in WAYS}
 every_way = pytest.mark.parametrize("way", WAYS, ids=BY_NAME, scope="module", indirect=True)

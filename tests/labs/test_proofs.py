@@ -75,13 +75,13 @@ def test_the_proofs_run_offline(offline):
     assert ": lo:" in links[0]
 
 
-@pytest.mark.timeout(700)
+@pytest.mark.timeout(880)
 def test_the_learners_form_runs(source, nbval):
     """First of the two executions of a lab: without its exercise and check cells, so all the rest runs unanswered."""
     nbval(forms.learner(source))
 
 
-@pytest.mark.timeout(700)
+@pytest.mark.timeout(880)
 def test_the_solved_form_runs_and_gets_all_points(source, nbval, tmp_path):
     """Second and last execution of a lab, and it serves two proofs.
 

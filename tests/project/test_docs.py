@@ -55,6 +55,14 @@ def test_site_has_a_page_for_every_built_lab(site: Path) -> None:
     assert sorted(built) == sorted(page.stem for page in (site / "notebooks").glob("*.html"))
 
 
+def test_a_lab_is_ready_or_planned_and_not_both() -> None:
+    page = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    planned = set(re.findall(r"^\| (\d\d) ", page, re.MULTILINE))
+    ready = {path.name[:2] for path in (ROOT / "labs" / "sources").glob("[0-9][0-9]_*.py")}
+    assert planned & ready == set(), "strike it from the table of planned labs"
+    assert planned | ready <= {f"{n:02}" for n in range(24)}
+
+
 def test_generated_pages_are_current(reference) -> None:
     assert reference.main(["--check"]) == 0, "run make docs"
 

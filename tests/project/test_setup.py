@@ -46,7 +46,7 @@ def bare_path(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("words", [["run", "default"], ["run", "all"], ["test"], ["docs"]])
+@pytest.mark.parametrize("words", [["run", "default"], ["run", "all"], ["test"], ["stacks"], ["docs"]])
 def test_nothing_to_do_takes_under_ten_seconds_and_removes_nothing(words: list[str], offline: Callable, needs: Callable) -> None:
     needs("uv")
     before = installed()
@@ -112,18 +112,34 @@ def test_scripts_parse_and_may_be_run(name: str) -> None:
     assert os.access(path, os.X_OK)
 
 
-def test_ci_runs_make_test_and_passes_its_exit_code_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("test", "stacks"), [(0, 0), (3, 0), (0, 4), (3, 4)])
+def test_ci_runs_both_targets_and_fails_if_either_fails(test: int, stacks: int, tmp_path: Path) -> None:
     shutil.copytree(ROOT / ".ci", tmp_path / ".ci")
-    (tmp_path / "Makefile").write_text("test:\n\t@echo these are the tests; exit 3\n", encoding="utf-8")
+    targets = f"test:\n\t@echo these are the tests; exit {test}\nstacks:\n\t@echo these are the stacks; exit {stacks}\n"
+    (tmp_path / "Makefile").write_text(targets, encoding="utf-8")
     done = subprocess.run([tmp_path / ".ci" / "run"], capture_output=True, text=True, check=False)
-    assert "these are the tests" in done.stdout
-    assert re.search(r"took \d+ min \d+ s", done.stdout)
-    assert done.returncode != 0
+    assert "these are the tests" in done.stdout and "these are the stacks" in done.stdout
+    assert re.findall(r"make (\w+) took \d+ min \d+ s", done.stdout) == ["test", "stacks"]
+    assert (done.returncode == 0) == (test == stacks == 0)
+
+
+def test_every_folder_of_tests_is_run_by_one_target_and_one_only(needs: Callable[[str], str]) -> None:
+    dry = {
+        target: subprocess.run([needs("make"), "-n", target], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for target in ("test", "stacks")
+    }
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["pytest"]["ini_options"]
+    assert settings["testpaths"] == ["tests"]
+    left_out = set(re.findall(r"--ignore=(\S+)", dry["test"] + settings["addopts"]))
+    assert left_out == set(re.findall(r"-m pytest (tests/\S+)", dry["stacks"])) == {"tests/stacks"}
+    assert not re.search(r"-m pytest (?!-)\S", dry["test"]), "make test names no folder, so it runs all others"
+    tracked = subprocess.run([needs("git"), "ls-files", "*test_*.py"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert all(path.startswith(("tests/", "labs/stacks/")) for path in tracked), tracked
 
 
 def test_make_has_the_promised_targets(needs: Callable[[str], str]) -> None:
     listed = subprocess.run([needs("make"), "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert {"run", "lab", "test", "docs", "lock", "build", "system", "help"} <= set(re.findall(r"make (\w+)", listed))
+    assert {"run", "lab", "test", "stacks", "docs", "lock", "build", "system", "help"} <= set(re.findall(r"make (\w+)", listed))
     dry = subprocess.run([needs("make"), "-n", "run", "SET=all"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "setup.sh run all" in dry
     assert "labkit run" in dry and "build/report/index.html" in dry
