@@ -14,37 +14,37 @@ from collections.abc import Callable
 import pytest
 from parts import find_program, network_namespace
 
-NOT_TESTED = pytest.StashKey[dict[str, str]]()
+pytest_plugins = ["side_by_side"]
+HOW = "is missing: sh scripts/setup.sh system names the package"
 
 
-def missing_part(config: pytest.Config, test: str, part: str) -> None:
-    """Fail with CI=true; otherwise skip, and remember it for the end of the run."""
-    reason = f"{part} is missing: sh scripts/setup.sh system names the package"
+def missing_part(part: str) -> None:
+    """Fail with CI=true; otherwise skip, to be listed at the end of the run."""
+    reason = f"{part} {HOW}"
     if os.environ.get("CI", "").lower() in {"true", "1"}:
         pytest.fail(f"{reason} (CI=true: nothing may be left out)", pytrace=False)
-    config.stash[NOT_TESTED][test] = reason
     pytest.skip(reason)
 
 
 @pytest.fixture
-def needs(request: pytest.FixtureRequest) -> Callable[[str], str]:
+def needs() -> Callable[[str], str]:
     """needs("chromium") -> the program's path."""
 
     def find(part: str) -> str:
         path = find_program(part)
         if path is None:
-            missing_part(request.config, request.node.nodeid, part)
+            missing_part(part)
         return str(path)
 
     return find
 
 
 @pytest.fixture
-def offline(request: pytest.FixtureRequest) -> Callable[..., subprocess.CompletedProcess[str]]:
+def offline() -> Callable[..., subprocess.CompletedProcess[str]]:
     """offline([program, …], **options of subprocess.run), with no network but loopback."""
     prefix = network_namespace()
     if prefix is None:
-        missing_part(request.config, request.node.nodeid, "a network namespace (Linux, unshare and ip)")
+        missing_part("a network namespace (Linux, unshare and ip)")
 
     def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
         settings: dict = {"capture_output": True, "text": True, "check": False, **options}
@@ -57,12 +57,13 @@ def pytest_configure(config: pytest.Config) -> None:
     # a shell starts what it puts into the background with Ctrl-C ignored, and children inherit that: tests that send it want it heard
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    config.stash[NOT_TESTED] = {}
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    left_out = config.stash[NOT_TESTED]
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    # from the reports, since the tests may have run in other processes than this one
+    skipped = [(report.nodeid, str(report.longrepr[2])) for report in terminalreporter.stats.get("skipped", []) if report.longrepr]
+    left_out = [(test, reason.removeprefix("Skipped: ")) for test, reason in skipped if HOW in reason]
     if left_out:
         terminalreporter.section("not tested")
-        for test, reason in left_out.items():
+        for test, reason in left_out:
             terminalreporter.line(f"{test}: {reason}")

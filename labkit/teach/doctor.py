@@ -23,6 +23,7 @@ def parts() -> list[dict[str, Any]]:
     """One row a part: name, kind, ready, version, missing (a sentence or None), install (a command or None)."""
     rows = [_row(name, "engine", engines.open(name)) for name in engines.names()]
     rows += [_row(name, "server", servers.open(name)) for name in servers.names()]
+    rows += [_row(name, "server", servers.companion(name)) for name in servers.companions()]
     rows += runtimes.rows()
     for model in catalog.load().values():
         if model.package:

@@ -17,7 +17,7 @@ MODEL = "smollm2-135m"
 
 
 def labkit(*words, **options):
-    return subprocess.run([LABKIT, *map(str, words)], capture_output=True, text=True, check=False, **options)
+    return subprocess.run([LABKIT, *map(str, words)], **{"capture_output": True, "text": True, "check": False, "timeout": 300} | options)
 
 
 def rows(*words):
@@ -142,7 +142,8 @@ BAD = [
     ("models", "shape", "all-minilm-l6-v2"),
     ("serve", MODEL, "--port", "99999999"),
     ("serve", MODEL, "--server", "lama_server"),
-    ("serve", MODEL, "--replicas", "3"),
+    ("serve", MODEL, "--server", "haproxy"),
+    ("serve", MODEL, "--replicas", "0"),
     ("run", "77"),
     ("run", "02", "-p", "modell", "x"),
     ("run", "02", "-p", "threads", "two"),

@@ -11,6 +11,9 @@ from labkit.core.records import Chunk, Request, Usage
 from labkit.measure import bandwidth
 
 
+pytestmark = pytest.mark.alone
+
+
 class Scripted:
     """Plays given chunks, for tests of the clock alone."""
 

@@ -16,6 +16,7 @@ from labkit.measure import load
 from labkit.measure.load import Plan, Slo
 from labkit.servers import base, echo
 
+pytestmark = pytest.mark.alone
 STATUS_OF = {
     "": "ok", "nousage": "ok", "mute": "ok",
     "429": "refused", "503": "refused",

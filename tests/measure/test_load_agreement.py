@@ -21,6 +21,7 @@ from labkit.measure.load import Plan
 from labkit.servers import echo, runtimes
 from labkit.servers.runtimes.vllm import QUIET
 
+pytestmark = pytest.mark.alone
 WITHIN = 0.05
 FIGURES = ("ttft_s", "tpot_s", "tokens_per_s")
 

@@ -21,7 +21,7 @@ def test_it(needs):
 @pytest.fixture
 def outcome(tmp_path: Path) -> Callable[[str], subprocess.CompletedProcess[str]]:
     """One test that needs a missing program, run with CI set to this."""
-    for name in ("conftest.py", "parts.py"):
+    for name in ("conftest.py", "parts.py", "side_by_side.py"):
         shutil.copy(ROOT / "tests" / name, tmp_path / name)
     (tmp_path / "test_it.py").write_text(TEST, encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
