@@ -26,6 +26,7 @@ _COMPANIONS = {
     "haproxy": "labkit.servers.haproxy",
     "prometheus": "labkit.servers.prometheus",
     "alertmanager": "labkit.servers.alertmanager",
+    "loki": "labkit.servers.loki",
 }
 
 

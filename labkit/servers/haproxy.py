@@ -68,6 +68,7 @@ frontend door
     http-request use-service prometheus-exporter if {{ path /haproxy/metrics }}
     unique-id-format %[uuid()]
     unique-id-header X-Request-ID
+    http-response set-header X-Request-ID %[unique-id]
     log-format '{log_format}'
     default_backend replicas
 
@@ -75,7 +76,7 @@ backend replicas
 {how}{servers}
 """
 _LOG = (
-    '{"time":"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]","request_id":"%ID","server":"%s","status":%ST,"state":"%tsc","retries":"%rc",'
+    '{"time":"%[date,utime(%Y-%m-%dT%H:%M:%SZ)]","accepted":%Ts.%ms,"request_id":"%ID","server":"%s","status":%ST,"state":"%tsc","retries":"%rc",'
     '"wait_ms":%Tw,"first_byte_ms":%Tr,"total_ms":%Ta,"bytes":%B,"in_flight":%sc,"path":"%HP"}'
 )
 

@@ -10,7 +10,6 @@ from labkit import measure
 from labkit.core.records import Chunk, Request, Usage
 from labkit.measure import bandwidth
 
-
 pytestmark = pytest.mark.alone
 
 

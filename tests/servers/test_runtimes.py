@@ -160,7 +160,9 @@ def test_an_archive_cannot_write_outside(tool, tmp_path, bad):
     assert not [p for p in tmp_path.rglob("*") if p.name in ("out.txt", "b", "passwd")]
 
 
-@pytest.mark.parametrize("url", [f"http://127.0.0.1:{free_port()}/a.tgz", "http://no-such-host.invalid/a.tgz"], ids=["no server", "no name"])
+@pytest.mark.parametrize(
+    "url", [f"http://127.0.0.1:{free_port()}/a.tgz", "http://no-such-host.invalid/a.tgz"], ids=["no server", "no name"]
+)
 def test_a_dead_network_gives_up_within_seconds(tool, tmp_path, url):
     start = time.monotonic()
     with pytest.raises(NotThisWay, match="cannot be reached"):

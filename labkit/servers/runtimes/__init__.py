@@ -18,7 +18,11 @@ from labkit.servers.runtimes.base import Found, Runtime
 __all__ = ["Found", "Runtime", "names", "open", "rows"]
 
 # the one table of runtimes: name -> module that holds RUNTIME
-_MODULES = {"ollama": "labkit.servers.runtimes.ollama", "vllm": "labkit.servers.runtimes.vllm"}
+_MODULES = {
+    "ollama": "labkit.servers.runtimes.ollama",
+    "vllm": "labkit.servers.runtimes.vllm",
+    "loki": "labkit.servers.runtimes.loki",
+}
 
 
 def names() -> list[str]:

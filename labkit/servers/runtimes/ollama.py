@@ -10,13 +10,12 @@ import functools
 import os
 import platform
 import shutil
-import subprocess
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 from labkit.core import machine, paths
-from labkit.servers.runtimes import fetch
+from labkit.servers.runtimes import fetch, golang
 from labkit.servers.runtimes.base import NotThisWay, Runtime, Say
 
 # without these the compiler makes code for the oldest processor, several times slower; one that has AVX2 has the others
@@ -57,10 +56,7 @@ class Ollama(Runtime):
         fetch.run([*words, f"ollama={self.version}"], {}, say, "conda is working", "conda could not get it")
 
     def _go(self, folder: Path, say: Say) -> None:
-        go = shutil.which("go")
-        oldest = self.data["go_oldest"]
-        if go is None or _numbers(_output([go, "env", "GOVERSION"])) < _numbers(oldest):
-            raise NotThisWay(f"Go {oldest} or newer is not installed")
+        go = golang.program(self.data["go_oldest"])
         if not any(map(shutil.which, ("gcc", "cc", "clang"))) or not any(map(shutil.which, ("g++", "c++", "clang++"))):
             raise NotThisWay("no C++ compiler is installed")
         include = folder / "include"
@@ -96,21 +92,6 @@ RUNTIME = Ollama()
 @functools.lru_cache
 def _version_of(program: str, _changed: int) -> str | None:
     """What `ollama --version` says of the program itself: with a server running it names the server's version first."""
-    said = _output([program, "--version"], {"OLLAMA_HOST": "127.0.0.1:1"})
+    said = golang.output([program, "--version"], {"OLLAMA_HOST": "127.0.0.1:1"})
     words = [line.rsplit(" ", 1)[-1] for line in said.splitlines() if "version is" in line]
     return words[-1] if words else None
-
-
-def _output(words: list[str], added: dict[str, str] | None = None) -> str:
-    """Both streams of a short command; empty where it cannot run."""
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=False, env=os.environ | (added or {}))
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout + done.stderr
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """ "go1.26.8" -> (1, 26, 8), for comparison."""
-    digits = "".join(c if c.isdigit() else " " for c in version).split()
-    return tuple(map(int, digits))
