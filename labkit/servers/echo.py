@@ -17,7 +17,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,7 +83,7 @@ def start(**options: Any) -> Iterator[Running]:
         yield running
 
 
-class _Desk:
+class Desk:
     """What the connections of one server share."""
 
     def __init__(self, options: Options) -> None:
@@ -104,14 +104,35 @@ class _Desk:
         length = next((int(line[15:]) for line in head.split("\r\n") if line.lower().startswith("content-length:")), 0)
         body = await reader.readexactly(length)
         if words[0] == "GET":
-            writer.write(_whole(200, {"status": "ok", "object": "list", "data": [{"id": "echo", "object": "model"}]}))
+            writer.write(self.page(words[1]))
             return True
         if not self.paused:
             self.paused = True
             asyncio.get_running_loop().call_later(self.options.pause_after_s, time.sleep, self.options.pause_s)
+        if (refusal := self.refuses()) is not None:
+            writer.write(refusal)
+            return True
         asked = json.loads(body)
         async with self.slots:
             return await self._answer(writer, asked, chat=words[1].endswith("/chat/completions"))
+
+    def page(self, path: str) -> bytes:
+        """The answer to a GET: the list of models, which says that it is well too."""
+        return whole(200, {"status": "ok", "object": "list", "data": [{"id": "echo", "object": "model"}]})
+
+    def refuses(self) -> bytes | None:
+        """The answer to a request that comes when it takes none."""
+        return None
+
+    async def pace(self, prompt_tokens: int, count: int) -> AsyncGenerator[int, None]:
+        """The numbers of the answer's tokens, each when it is due."""
+        loop = asyncio.get_running_loop()
+        at = loop.time() + self.options.ttft_s
+        for number in range(count):
+            if (wait := at - loop.time()) > 0:
+                await asyncio.sleep(wait)
+            at += self.options.tpot_s
+            yield number
 
     async def _answer(self, writer: asyncio.StreamWriter, asked: dict[str, Any], chat: bool) -> bool:
         fault = str(asked.get("model", "")).partition(":")[2]
@@ -121,26 +142,22 @@ class _Desk:
         if fault == "drop":
             return False
         if fault.isdigit():
-            writer.write(_whole(int(fault), {"error": {"message": f"planted {fault}"}}, "Retry-After: 2\r\n" if fault == "429" else ""))
+            writer.write(whole(int(fault), {"error": {"message": f"planted {fault}"}}, "Retry-After: 2\r\n" if fault == "429" else ""))
             return True
         if fault == "page":
-            writer.write(_whole(200, "<html>busy</html>"))
+            writer.write(whole(200, "<html>busy</html>"))
             return True
+        prompt = asked["prompt"] if not chat else " ".join(m["content"] for m in asked["messages"])
+        words = len(prompt.split())
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
-        loop = asyncio.get_running_loop()
-        at = loop.time() + self.options.ttft_s
-        for number in range(0 if fault == "mute" else count):
-            if number == 2 and fault in ("cut", "short", "event", "junk", "stall"):
-                return await _break(writer, fault)
-            if (wait := at - loop.time()) > 0:
-                await asyncio.sleep(wait)
-            at += self.options.tpot_s
-            writer.write(_event(_choice(chat, f" {number}")))
-            await writer.drain()
+        async with contextlib.aclosing(self.pace(words, 0 if fault == "mute" else count)) as tokens:
+            async for number in tokens:
+                writer.write(_event(_choice(chat, f" {number}")))
+                await writer.drain()
+                if number == 1 and fault in ("cut", "short", "event", "junk", "stall"):
+                    return await _break(writer, fault)
         writer.write(_event(_choice(chat, "", "length")))
         if asked.get("stream_options", {}).get("include_usage") and fault != "nousage":
-            prompt = asked["prompt"] if not chat else " ".join(m["content"] for m in asked["messages"])
-            words = len(prompt.split())
             usage = {"prompt_tokens": words, "completion_tokens": count, "total_tokens": words + count}
             writer.write(_event({"choices": [], "usage": usage}))
         writer.write(_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
@@ -174,7 +191,7 @@ def _chunk(data: bytes) -> bytes:
     return f"{len(data):x}\r\n".encode() + data + b"\r\n"
 
 
-def _whole(status: int, value: Any, headers: str = "") -> bytes:
+def whole(status: int, value: Any, headers: str = "") -> bytes:
     body = value.encode() if isinstance(value, str) else json.dumps(value).encode()
     return f"HTTP/1.1 {status} planted\r\n{headers}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
@@ -182,7 +199,7 @@ def _whole(status: int, value: Any, headers: str = "") -> bytes:
 async def _main(task: dict[str, Any]) -> None:
     """Serves until it is told to stop, or until its parent is gone."""
     parent, port = task.pop("parent"), task.pop("port")
-    desk = _Desk(Options(**task))
+    desk = Desk(Options(**task))
     async with await asyncio.start_server(desk.serve, HOST, port, backlog=1024):
         while os.getppid() == parent:
             await asyncio.sleep(1)

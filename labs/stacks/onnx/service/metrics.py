@@ -1,5 +1,5 @@
 """What is counted. Names and buckets are OpenTelemetry's for generative AI, as Prometheus writes them, where it has one;
-what it has no name for begins with onnx_service_.
+what it has no name for begins with the service's own.
 
 https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/
 """
@@ -17,7 +17,7 @@ _EACH = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5
 class Metrics:
     """A registry of its own, so that two services in one test do not count together."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, own: str = "onnx_service") -> None:
         self._model = model  # the served name, never what a client wrote: each new label value is kept for ever
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -37,11 +37,11 @@ class Metrics:
             "gen_ai_server_time_per_output_token_seconds", "Mean time of a token after the first, of one answer (TPOT)",
             _LABELS, buckets=_EACH, registry=registry,
         )  # fmt: skip
-        self._tokens = Counter("onnx_service_tokens", "Tokens read (input) and made (output)", ("gen_ai_token_type",), registry=registry)
-        self._rejected = Counter("onnx_service_rejected", "Requests that were refused, by reason", ("reason",), registry=registry)
-        self.queue_length = Gauge("onnx_service_queue_length", "Requests that wait for their turn", registry=registry)
-        self.in_flight = Gauge("onnx_service_in_flight", "Requests that are being answered", registry=registry)
-        self.ready = Gauge("onnx_service_ready", "1: it would answer a request now", registry=registry)
+        self._tokens = Counter(f"{own}_tokens", "Tokens read (input) and made (output)", ("gen_ai_token_type",), registry=registry)
+        self._rejected = Counter(f"{own}_rejected", "Requests that were refused, by reason", ("reason",), registry=registry)
+        self.queue_length = Gauge(f"{own}_queue_length", "Requests that wait for their turn", registry=registry)
+        self.in_flight = Gauge(f"{own}_in_flight", "Requests that are being answered", registry=registry)
+        self.ready = Gauge(f"{own}_ready", "1: it would answer a request now", registry=registry)
 
     def rejected(self, reason: str) -> None:
         self._rejected.labels(reason).inc()
