@@ -21,7 +21,7 @@ lab:     ## open JupyterLab at the course map, on your own copies in work/
 
 test:    ## install what the tests need and run them, all but the stacks' (ARGS="tests/core -k machine")
 	@$(SETUP) test
-	@$(BIN)/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder --ignore=tests/stacks $(ARGS)
+	@$(BIN)/python -m pytest -n auto --no-loadscope-reorder --ignore=tests/stacks $(ARGS)
 
 stacks:  ## build and run the containers of labs/stacks and test them (ARGS="-k llama")
 	@$(SETUP) stacks

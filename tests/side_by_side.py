@@ -7,7 +7,6 @@ A test marked `alone` runs while the other process waits: it measures time, and 
 
 from __future__ import annotations
 
-import os
 import re
 import tempfile
 from collections.abc import Generator
@@ -16,6 +15,8 @@ from pathlib import Path
 import psutil
 import pytest
 from filelock import FileLock, ReadWriteLock
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from labkit.core import machine
 
@@ -29,12 +30,23 @@ def pytest_xdist_auto_num_workers() -> int:
     return 2 if psutil.virtual_memory().total >= 2 * MEMORY_EACH and machine.cores() >= 2 else 0
 
 
-def group(item: pytest.Item) -> str:
-    name = item.nodeid
-    if CONTAINERS.search(name):
+def group(test: str) -> str:
+    """What stays together, by the test's id."""
+    if CONTAINERS.search(test):
         return "containers"
-    lab = re.search(r"test_proofs\.py.*\[(\d\d)_", name)
-    return f"lab {lab[1]}" if lab else name.partition("::")[0]
+    lab = re.search(r"test_proofs\.py.*\[(\d\d)_", test)
+    return f"lab {lab[1]}" if lab else test.partition("::")[0]
+
+
+class Groups(LoadScopeScheduling):
+    """xdist's own way of keeping tests together (a mark, and --dist loadgroup) does nothing under pytest 9.2."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
+    return Groups(config, log)
 
 
 def _rank(item: pytest.Item) -> int:
@@ -43,17 +55,20 @@ def _rank(item: pytest.Item) -> int:
     return next((rank for rank, pattern in enumerate(LONGEST) if pattern.search(item.nodeid)), len(LONGEST))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if os.environ.get("PYTEST_XDIST_WORKER"):
-        for item in items:
-            item.add_marker(pytest.mark.xdist_group(group(item)))
+def _run(config: pytest.Config) -> str | None:
+    """The name of the run that this process is a worker of. Its environment is no answer: what a test starts inherits that."""
+    return getattr(config, "workerinput", {}).get("testrunuid")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if _run(config):
         items.sort(key=_rank)  # a stable sort: within a file the order stays
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Tests side by side are readers of a lock, a test alone is its writer. Who waits as a writer lets no new reader in."""
-    run = os.environ.get("PYTEST_XDIST_TESTRUNUID")
+    run = _run(item.config)
     if run is None:
         return (yield)
     room = Path(tempfile.gettempdir()) / f"labkit-tests-{run}"

@@ -60,7 +60,12 @@ class Server:
         return answer.raise_for_status().json()
 
     def idle(self) -> bool:
-        kernels = self.get("/api/kernels")
+        try:
+            kernels = self.get("/api/kernels")
+        except httpx.HTTPStatusError as error:  # 500 while a kernel is being started: on a busy machine that takes seconds
+            if error.response.status_code != 500:
+                raise
+            return False
         return bool(kernels) and all(kernel["execution_state"] == "idle" for kernel in kernels)
 
 

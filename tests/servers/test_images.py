@@ -206,7 +206,8 @@ FETCH = 'use IO::Socket::INET; $s = IO::Socket::INET->new(PeerAddr => $ARGV[0], 
 def test_an_internal_network_joins_containers_and_reaches_nothing_else(web: images.Image) -> None:
     with images.network("in", internal=True) as net, images.run(web, network=net) as server, images.run(web, network=net) as client:
         wait_until(lambda: "ready" in server.logs())
-        assert "hello" in client.exec(["perl", "-e", FETCH, f"{server.name}:8080"]).stdout
+        # its name is known to the network a moment after its start
+        wait_until(lambda: "hello" in client.exec(["perl", "-e", FETCH, f"{server.name}:8080"]).stdout)
         assert client.exec(["perl", "-e", FETCH, "192.0.2.1:80"]).returncode == 3
 
 

@@ -159,6 +159,7 @@ def test_what_it_refuses_has_a_status_a_sentence_and_a_code(running, changed, st
 # -- many
 
 
+@pytest.mark.alone  # its answers must still run when the queue has been seen to be full
 def test_beyond_the_bound_it_refuses_at_once_and_says_when_to_come_again(running):
     before = metric(running, "onnx_service_rejected_total", reason="queue_full")
     streams = Streams(running, LIMITS["parallel"])

@@ -96,7 +96,7 @@ def test_a_batch_that_is_ended_from_outside_leaves_nothing_running_and_resumes(d
     stdout, stderr = parent.communicate(timeout=30)
     assert stdout.split() == ["ok"]
     until(lambda: not any(map(psutil.pid_exists, pids)), 20)
-    assert list(temporary.iterdir()) == []
+    until(lambda: not list(temporary.iterdir()), 20)
 
     assert [(r.parameters["seed"], r.status) for r in desk.lines()] == [(1, "ok")]
     if how == signal.SIGINT:
