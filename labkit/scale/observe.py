@@ -13,12 +13,16 @@ from __future__ import annotations
 import functools
 import importlib.machinery
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
+from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from pydantic import BaseModel, ConfigDict
 
 from labkit.core import paths
 from labkit.core.errors import BadInput, nearest
+from labkit.servers.base import HOST
 
 Source = Literal["haproxy", "llama_server", "gen_ai", "quality"]
 Unit = Literal["1/s", "s", "share", "count", "tokens/s"]
@@ -109,3 +113,24 @@ def meters(model: str, own: str) -> Any:
     Of what it gives: .finished(…) after each answer, .rejected(reason), and .text() for /metrics. See labs/stacks/onnx/service/metrics.py.
     """
     return _service_metrics().Metrics(model, own)
+
+
+class Quality:
+    """Places for what later labs measure: how good the answers still are, and how far the prompts have moved. Gauges, set by hand."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.score = Gauge("slm_quality_score", "Share of a test set answered rightly", ("model", "task"), registry=self.registry)
+        self.drift = Gauge("slm_drift_psi", "Population stability index of the prompts", ("model",), registry=self.registry)
+
+
+@contextmanager
+def exporter(registry: CollectorRegistry) -> Iterator[str]:
+    """The registry's metrics over HTTP on loopback, at /metrics of the address that it gives."""
+    server, thread = start_http_server(0, addr=HOST, registry=registry)
+    try:
+        yield f"http://{HOST}:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -6,7 +6,10 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,3 +96,27 @@ def alerts(url: str) -> list[dict[str, Any]]:
     except (httpx.HTTPError, ValueError) as error:
         raise RunFailed(f"Alertmanager at {url} does not answer ({error})", "labkit doctor") from error
     return [{**row["labels"], "state": row["status"]["state"]} for row in rows]
+
+
+@contextmanager
+def hook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A web hook on loopback: its address, and the notifications that it has been told so far, each with its `status` and `alerts`."""
+    told: list[dict[str, Any]] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing: a line a notification would be written between a notebook's own."""
+
+    with http.server.ThreadingHTTPServer((HOST, 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://{HOST}:{server.server_port}", told
+        finally:
+            server.shutdown()
+            thread.join()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import http.server
-import json
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import psutil
 import pytest
@@ -44,28 +41,6 @@ def installed(needs):
         needs(program)
 
 
-@pytest.fixture
-def hook() -> Iterator[tuple[str, list[dict]]]:
-    """A web hook's address, and what it was told."""
-    told: list[dict] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer((base.HOST, 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://{base.HOST}:{server.server_address[1]}", told
-        server.shutdown()
-        thread.join()
-
-
 def listening(running) -> set[str]:
     return {c.laddr.ip for c in psutil.Process(running.pid).net_connections("inet") if c.status in (psutil.CONN_LISTEN, "NONE")}
 
@@ -94,10 +69,10 @@ def test_a_real_servers_metrics_are_fetched_and_queried():
     assert not folder.exists()
 
 
-def test_an_alert_fires_when_a_server_dies_and_resolves_when_it_is_back(hook):
-    url, told = hook
+def test_an_alert_fires_when_a_server_dies_and_resolves_when_it_is_back():
     port = base.free_port()
     with (
+        alertmanager.hook() as (url, told),
         echo.start() as echoing,
         alertmanager.start(webhook=url, wait_s=0.2, between_s=1) as telling,
         prometheus.start(
