@@ -67,9 +67,10 @@ class _Running:
 class _Replica:
     """Its requests, and the block of equal steps that it is in: `steps` of `step_s` from `since` on."""
 
-    __slots__ = ("active", "alive", "dead_since", "draining", "since", "step_s", "steps", "version", "waiting")
+    __slots__ = ("active", "alive", "dead_since", "draining", "index", "since", "step_s", "steps", "version", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, index: int) -> None:
+        self.index = index
         self.active: list[_Running] = []
         self.waiting: deque[_Running] = deque()
         self.alive, self.draining, self.dead_since = True, False, math.inf
@@ -88,7 +89,8 @@ class Simulation:
         if any(job.prompt_tokens < 1 or job.output_tokens < 1 for job in jobs):
             raise ValueError("a job has at least one prompt token and asks for at least one")
         self.jobs, self.speed, self.balancer = sorted(jobs), speed, balancer
-        self.now, self.replicas = 0.0, [_Replica() for _ in range(replicas)]
+        self.now, self.replicas = 0.0, [_Replica(index) for index in range(replicas)]
+        self._by_load = [(0, index) for index in range(replicas)]  # a heap; what is out of date in it is dropped when it comes up
         self._random, self._turn, self._order = np.random.default_rng(balancer.seed), 0, 0
         n = len(self.jobs)
         self._first, self._last = np.full(n, math.nan), np.full(n, math.nan)
@@ -127,11 +129,13 @@ class Simulation:
         for extra in takers[replicas:]:
             extra.draining = True
         for _ in range(replicas - len(takers)):
-            new = _Replica()
-            new.alive = start_s <= 0
+            new = _Replica(len(self.replicas))
+            new.alive = False
             self.replicas.append(new)
             if start_s > 0:
-                self.at(self.now + start_s, lambda r=new: setattr(r, "alive", True))  # type: ignore[misc]
+                self.at(self.now + start_s, lambda r=new: self._revive(r.index))  # type: ignore[misc]
+            else:
+                self._revive(new.index)
 
     def until(self, end: float = math.inf) -> None:
         """Play all that happens up to `end`."""
@@ -173,29 +177,57 @@ class Simulation:
             if replica.alive and not full:
                 self._where[number] = index
                 replica.waiting.append(_Running(number, self.jobs[number]))
+                self._note(replica)
                 self._joined(replica)
                 return
             tried.add(index)
         self._status[number] = "refused"
 
+    def _takes(self, index: int) -> bool:
+        """Does the balancer think that it takes requests? One that starts has never been seen, a dead one not yet missed."""
+        replica = self.replicas[index]
+        missed = replica.dead_since == math.inf or self.now - replica.dead_since >= self.balancer.noticed_s
+        return not replica.draining and (replica.alive or not missed)
+
     def _choose(self, tried: set[int]) -> int | None:
-        """An index; None where none is left. A dead replica is among them until its death is noticed."""
-        known = [
-            i
-            for i, r in enumerate(self.replicas)
-            if i not in tried and not r.draining and (r.alive or self.now - r.dead_since < self.balancer.noticed_s)
-        ]
-        if not known:
-            return None
-        policy = self.balancer.policy
+        """An index; None where none is left."""
+        policy, count = self.balancer.policy, len(self.replicas)
+        if policy == "least":
+            return self._least(tried)
         if policy == "round_robin":
-            self._turn += 1
-            return known[self._turn % len(known)]
-        if policy == "random":
-            return int(self._random.choice(known))
-        if policy == "two_choices" and len(known) > 2:
-            known = [int(i) for i in self._random.choice(known, 2, replace=False)]
-        return min(known, key=lambda i: self.replicas[i].load)
+            for _ in range(count):
+                self._turn += 1
+                if (index := self._turn % count) not in tried and self._takes(index):
+                    return index
+            return None
+        # drawn from all, and drawn again where it is none that takes requests; a list of those that do would be long
+        wanted, drawn = (2 if policy == "two_choices" else 1), set[int]()
+        for index in self._random.integers(0, count, 50) if count else ():
+            if int(index) not in tried and self._takes(int(index)):
+                drawn.add(int(index))
+                if len(drawn) == wanted:
+                    break
+        else:
+            known = [i for i in range(count) if i not in tried and self._takes(i)]
+            drawn = set(map(int, self._random.choice(known, min(wanted, len(known)), replace=False))) if known else set()
+        return min(drawn, key=lambda i: (self.replicas[i].load, i), default=None)
+
+    def _note(self, replica: _Replica) -> None:
+        heapq.heappush(self._by_load, (replica.load, replica.index))
+
+    def _least(self, tried: set[int]) -> int | None:
+        passed, found = [], None
+        while self._by_load and found is None:
+            load, index = self._by_load[0]
+            if load != self.replicas[index].load or not self._takes(index):
+                heapq.heappop(self._by_load)
+            elif index in tried:
+                passed.append(heapq.heappop(self._by_load))
+            else:
+                found = index
+        for entry in passed:
+            heapq.heappush(self._by_load, entry)
+        return found
 
     # -- a replica
 
@@ -212,7 +244,10 @@ class Simulation:
         for running in replica.active:
             if running.unread == 0 and steps:
                 self._produce(running, steps, replica)
-        replica.active = [r for r in replica.active if r.left > 0]
+        left = [r for r in replica.active if r.left > 0]
+        if len(left) < len(replica.active):
+            replica.active = left
+            self._note(replica)
         replica.steps = 0
 
     def _produce(self, running: _Running, steps: int, replica: _Replica) -> None:
@@ -260,6 +295,7 @@ class Simulation:
         replica.active, replica.waiting = [], deque()
         replica.alive, replica.dead_since = False, self.now
         replica.version += 1
+        self._note(replica)
         for running in lost:
             if math.isnan(self._first[running.number]):
                 self._give(running.number)  # nothing was answered: the balancer may send it again
@@ -268,6 +304,7 @@ class Simulation:
 
     def _revive(self, index: int) -> None:
         self.replicas[index].alive, self.replicas[index].dead_since = True, math.inf
+        self._note(self.replicas[index])
 
 
 def _steps(seconds: float, step_s: float, rounding: Callable[[float], int]) -> int:

@@ -11,8 +11,10 @@ Its own pages are under /haproxy: /haproxy/health (200 while a server is up), /h
 
 from __future__ import annotations
 
+import csv
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +22,9 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from labkit.core.errors import RunFailed
 from labkit.core.options import parse
 from labkit.core.records import ModelRef
 from labkit.servers.base import FOLDER, HOST, Running, Server
@@ -63,8 +66,7 @@ defaults
 frontend door
     bind {host}:{port}
     monitor-uri /haproxy/health
-    monitor fail if {{ nbsrv(replicas) lt 1 }}
-    http-request set-log-level silent if {{ path_beg /haproxy/ }}
+{alive}    http-request set-log-level silent if {{ path_beg /haproxy/ }}
     http-request use-service prometheus-exporter if {{ path /haproxy/metrics }}
     unique-id-format %[uuid()]
     unique-id-header X-Request-ID
@@ -83,11 +85,13 @@ _LOG = (
 
 class Options(BaseModel):
     """backends: base URLs of what stands behind it, as `Running.url` gives them. max_each: requests at once that one of them gets, the
-    others wait in HAProxy; 0: no limit. check_s: between two looks at a server's health."""
+    others wait in HAProxy; 0: no limit. check_s: between two looks at a server's health. spare: places for servers that come while it
+    runs, see `Places`."""
 
     model_config = ConfigDict(extra="forbid")
 
-    backends: list[str] = Field(min_length=1)
+    backends: list[str] = Field(default_factory=list)
+    spare: int = Field(0, ge=0, le=200)
     policy: Policy = "leastconn"
     naive: bool = False
     max_each: int = Field(0, ge=0)
@@ -102,13 +106,22 @@ class Options(BaseModel):
                 raise ValueError(f"{url} is no address on this machine such as http://{HOST}:8080")
         return urls
 
+    @model_validator(mode="after")
+    def _some(self) -> Options:
+        if not self.backends and not self.spare:
+            raise ValueError("backends: at least one, or spare: places for some")
+        return self
+
 
 def text(port: int, chosen: Options) -> str:
     """The configuration file."""
     how = (_NAIVE if chosen.naive else _GOOD).format(policy=chosen.policy, health=chosen.health, check_ms=round(1000 * chosen.check_s))
     most = f" maxconn {chosen.max_each}" if chosen.max_each else ""
     rows = [f"    server r{number} {urlsplit(url).netloc}{most}" for number, url in enumerate(chosen.backends)]
-    return _FILE.format(folder=FOLDER, host=HOST, port=port, log_format=_LOG, how=how, servers="\n".join(rows))
+    rows += [f"    server r{number} {HOST}:1{most} disabled" for number in range(len(rows), len(rows) + chosen.spare)]
+    # one that begins with nobody behind it is ready all the same
+    alive = "    monitor fail if { nbsrv(replicas) lt 1 }\n" if chosen.backends else ""
+    return _FILE.format(alive=alive, folder=FOLDER, host=HOST, port=port, log_format=_LOG, how=how, servers="\n".join(rows))
 
 
 class Haproxy(Server):
@@ -140,6 +153,45 @@ class Haproxy(Server):
 
 
 SERVER = Haproxy()
+
+
+class Places:
+    """The places of a running HAProxy, over its socket: who stands in one, and whether it gets requests."""
+
+    def __init__(self, front: Running) -> None:
+        self._socket = str(front.folder / "admin.sock") if front.folder else ""
+
+    def put(self, number: int, url: str) -> None:
+        """The server at `url` stands in place r`number` from now on and gets requests. Only for one that is healthy."""
+        host, port = urlsplit(url).netloc.split(":")
+        self._tell(f"set server replicas/r{number} addr {host} port {port}")
+        self._tell(f"set server replicas/r{number} state ready")
+
+    def drain(self, number: int) -> None:
+        """It gets no new request; those that it has go on."""
+        self._tell(f"set server replicas/r{number} state drain")
+
+    def clear(self, number: int) -> None:
+        """Nobody stands in it."""
+        self._tell(f"set server replicas/r{number} state maint")
+
+    def in_flight(self) -> dict[int, int]:
+        """Requests that each place has now."""
+        rows = csv.DictReader(self._tell("show stat replicas 4 -1").lstrip("# ").splitlines())
+        return {int(row["svname"][1:]): int(row["scur"]) for row in rows}
+
+    def _tell(self, words: str) -> str:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+            line.settimeout(5)
+            try:
+                line.connect(self._socket)
+                line.sendall(words.encode() + b"\n")
+                said = b"".join(iter(lambda: line.recv(65536), b"")).decode().strip()
+            except OSError as error:
+                raise RunFailed(f"HAProxy's socket does not answer ({error})", "labkit doctor") from error
+        if not words.startswith("show") and said and not said.startswith(("IP changed", "no need to change", "port changed")):
+            raise RunFailed(f"HAProxy refuses {words!r}: {said.splitlines()[0]}", "labkit doctor")
+        return said
 
 
 def program() -> str | None:
