@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from parts import find_program, network_namespace
@@ -37,6 +39,13 @@ def needs() -> Callable[[str], str]:
         return str(path)
 
     return find
+
+
+@pytest.fixture(scope="module")
+def short_folder() -> Iterator[Path]:
+    """A temporary folder whose path leaves room for sockets: 107 characters is all that the system allows one."""
+    with tempfile.TemporaryDirectory(prefix="t-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ processes, the API's and the engine's, which also computes: by default the compu
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +31,7 @@ from labkit.servers.runtimes.vllm import QUIET
 PROGRAM_BYTES = 2_200_000_000
 # for a model that has no chat template: the texts one after another, as labkit's own engines do it
 _PLAIN = "{% for message in messages %}{{ message['content'] }}{% if not loop.last %}{{ '\\n\\n' }}{% endif %}{% endfor %}"
+_FOLDER_PATH = 70  # bytes: a socket's whole path may have 107, and vLLM adds 37
 
 
 class Options(BaseModel):
@@ -84,6 +86,10 @@ class Vllm(Server):
         return words if has_chat_template(ready.path) else [*words, "--chat-template", _PLAIN]
 
     def environment(self, port: int, folder: Path) -> dict[str, str]:
+        if len(os.fsencode(folder)) > _FOLDER_PATH:
+            raise BadInput(
+                f"the folder for temporary files, {folder.parent}, has too long a path for vLLM's sockets", "TMPDIR=/tmp labkit …"
+            )
         own = {name: str(folder) for name in ("TMPDIR", "HF_HOME", "VLLM_CONFIG_ROOT", "VLLM_RPC_BASE_PATH")}
         kept = {"VLLM_CACHE_ROOT": str(paths.cache("vllm")), "TORCHINDUCTOR_CACHE_DIR": str(paths.cache("vllm", "inductor"))}
         return {**environment.COMPILED, **QUIET, **own, **kept}

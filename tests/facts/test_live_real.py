@@ -17,8 +17,8 @@ NOT_HERE = {"ollama-num-gpu", "foundry-cli-name", "llamacpp-tools", "ollama-apt"
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("temporary")  # a folder of our own, since other tests use the usual one
+def rows(short_folder):
+    folder = short_folder  # of our own, since other tests use the usual one
     children = {p.pid for p in psutil.Process().children(recursive=True)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(folder))

@@ -128,9 +128,9 @@ def test_killed_in_the_middle_one_sentence_and_the_cell_works_again(service):
         return [{"models": len(httpx.get(f"{service.base_url}/models", timeout=10).json()["data"])}]
 
     def killed():
-        url = service.base_url
-        service.running.process.kill()
-        service.running.process.wait()
+        url, process = service.base_url, service.running.process  # asked again for `running`, it would start another in a dead one's place
+        process.kill()
+        process.wait()
         return [{"status": httpx.get(f"{url}/models", timeout=10).status_code}]
 
     assert service.step("ask", ask) == [{"models": 1}]

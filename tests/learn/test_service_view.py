@@ -84,8 +84,9 @@ def test_long_prompts_come_near_their_length(desk):
 
 def test_a_killed_service_is_one_sentence_and_the_cell_works_again(desk):
     def kill_in_the_middle():
-        desk.site("naive").running.process.kill()
-        desk.site("naive").running.process.wait()
+        process = desk.site("naive").running.process
+        process.kill()
+        process.wait()
         raise service_probes.httpx.ReadError("gone")
 
     with pytest.raises(RunFailed, match="run the cell again"):

@@ -129,6 +129,12 @@ def test_a_model_without_a_chat_template_gets_its_texts_as_labkits_engines_give_
     assert templates.render(given, said) == templates.plain(said)
 
 
+def test_a_folder_whose_path_is_too_long_for_a_socket_is_said():
+    assert vllm.SERVER.environment(1, Path("/tmp/labkit-vllm-12345678"))  # noqa: S108
+    with pytest.raises(BadInput, match="too long a path"):
+        vllm.SERVER.environment(1, Path("/" + 80 * "x"))
+
+
 def test_threads_are_all_cores_unless_given_and_nothing_is_asked_of_the_network(tmp_path):
     server = servers.open("vllm")
     assert server.settings({})["OMP_NUM_THREADS"] == str(machine.cores())

@@ -73,9 +73,8 @@ def test_a_killed_worker_fails_its_run_and_the_batch_goes_on(desk):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_batch_that_is_ended_from_outside_leaves_nothing_running_and_resumes(desk, how, tmp_path, monkeypatch):
-    temporary = tmp_path / "t"
-    temporary.mkdir()
+def test_a_batch_that_is_ended_from_outside_leaves_nothing_running_and_resumes(desk, how, short_folder, monkeypatch):
+    temporary = short_folder
     monkeypatch.setenv("TMPDIR", str(temporary))
     # a server that a notebook starts, in a session of its own, is not to outlive the batch either
     server = (

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import socket
+import struct
 import sys
 import time
 from types import FrameType
@@ -53,7 +55,7 @@ def timed(settings: Settings) -> type[H11Protocol]:
         def pause_writing(self) -> None:
             super().pause_writing()
             if self._write is None:
-                self._write = self.loop.call_later(settings.write_seconds, self.transport.abort)
+                self._write = self.loop.call_later(settings.write_seconds, self._cut)
 
         def resume_writing(self) -> None:
             super().resume_writing()
@@ -84,6 +86,13 @@ def timed(settings: Settings) -> type[H11Protocol]:
             # closed at once, with something of the client's still unread, the connection would be reset, and the answer lost
             self.transport.write_eof()
             self._linger = self.loop.call_later(_LINGER_S, self.transport.abort)
+
+        def _cut(self) -> None:
+            """The connection is reset. Merely closed, the system would go on offering what nobody reads, megabytes of it, for minutes."""
+            line = self.transport.get_extra_info("socket")
+            if line is not None:
+                line.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0))
+            self.transport.abort()
 
         def _stop(self, name: str) -> None:
             timer = getattr(self, name)
