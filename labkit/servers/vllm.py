@@ -87,9 +87,7 @@ class Vllm(Server):
 
     def environment(self, port: int, folder: Path) -> dict[str, str]:
         if len(os.fsencode(folder)) > _FOLDER_PATH:
-            raise BadInput(
-                f"the folder for temporary files, {folder.parent}, has too long a path for vLLM's sockets", "TMPDIR=/tmp labkit …"
-            )
+            raise BadInput(f"the folder for temporary files, {folder.parent}, has a path too long for sockets", "TMPDIR=/tmp labkit …")
         own = {name: str(folder) for name in ("TMPDIR", "HF_HOME", "VLLM_CONFIG_ROOT", "VLLM_RPC_BASE_PATH")}
         kept = {"VLLM_CACHE_ROOT": str(paths.cache("vllm")), "TORCHINDUCTOR_CACHE_DIR": str(paths.cache("vllm", "inductor"))}
         return {**environment.COMPILED, **QUIET, **own, **kept}
