@@ -27,16 +27,16 @@ def draw_matrix(rows: Rows, guess: float | None, caption: str) -> Figure:
     """A line a probe, a column a service: a blue circle where it holds, an orange cross where not, and what was seen."""
     services = list(dict.fromkeys(row["service"] for row in rows))
     questions = list(dict.fromkeys(row["question"] for row in rows))
-    fig, ax = plots.figure(caption, width=5.0 + 3.6 * len(services), height=0.45 * len(questions) + 1.3)
+    fig, ax = plots.figure(caption, width=3.0 + 3.5 * len(services), height=0.45 * len(questions) + 1.3)
     for row in rows:
         x, y = services.index(row["service"]), questions.index(row["question"])
         how: dict[str, Any] = {"color": plots.BLUE, "marker": "o"} if row["holds"] else {"color": plots.RED, "marker": "X"}
         ax.plot([x], [y], ms=11, ls="", **how)
-        ax.annotate("\n".join(textwrap.wrap(row["saw"], 54)[:2]), (x + 0.05, y), va="center", fontsize=7.5, color="0.25")
+        ax.annotate("\n".join(textwrap.wrap(row["saw"], 46)[:2]), (x + 0.05, y), va="center", fontsize=8.5, color="0.25")
     counts = [f"{one}: {passed([r for r in rows if r['service'] == one])} of {len(questions)} hold" for one in services]
     ax.set_xticks(range(len(services)), counts, fontsize=10)
     ax.xaxis.tick_top()
-    ax.set_yticks(range(len(questions)), questions, fontsize=8.5)
+    ax.set_yticks(range(len(questions)), questions, fontsize=9.5)
     ax.set_xlim(-0.08, len(services) - 0.05)
     for tick in ax.get_xticklabels():
         tick.set_ha("left")
