@@ -1,5 +1,6 @@
-"""Many requests, many replicas: queueing formulas, a simulator, and the arithmetic of autoscalers.
+"""Many requests, many replicas: queueing formulas, a simulator, autoscalers, and what is worth watching.
 
-Everything in this wing computes; nothing in it measures. What it says about a real machine is *modelled*, and a plot of it
-says so.
+Some of this wing computes: queueing, simulator, autoscale, capacity; what these say about a real machine is *modelled*, and a plot of it
+says so. A stand-in (standin.py) is a model too, with real clients around it. The rest is about real servers: pool and controller,
+logs, observe with its rules and dashboards, calibrate.
 """

@@ -25,6 +25,7 @@
 # **The question this lab answers: what must a model service do, beside answering, so that others can rely on it, and how do I prove that mine does?**
 #
 # It builds on labs 01 (time to first token), 02 (KV cache) and 07 (ONNX models). About 45 minutes, at most 2 GB of memory, containers included.
+# Run in one go, without a learner, it took a minute and a half (AMD EPYC, 2 cores).
 # Two things are made once and kept: the model as an ONNX folder (a minute, and for that minute up to 3.3 GB, as in lab 11), and the layers of an image
 # (a few minutes, in the last part). Both are quick from then on.
 # On a smaller machine, play the recording: start Jupyter with `LABKIT_WITHOUT=onnx` in its environment.

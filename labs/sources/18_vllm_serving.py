@@ -25,7 +25,7 @@
 #
 # **The question this lab answers: what does vLLM do that a server for one person does not, how do I read and set it, and when is it the wrong choice?**
 #
-# It builds on labs 01 (TTFT, TPOT), 02 (KV cache), 10 (parallel requests) and 12 (fair comparisons). About 45 minutes, of which the machine takes up to 12; **4 GB of memory**,
+# It builds on labs 01 (TTFT, TPOT), 02 (KV cache), 10 (parallel requests) and 12 (fair comparisons). About 45 minutes, of which the machine took 3.5 (AMD EPYC, 2 cores), and up to 12 where it is slower; **4 GB of memory**,
 # and vLLM's own 5 GB on the disk (`labkit runtimes install vllm`, Linux on x86). On a smaller machine, or without vLLM, every figure is a **recording** and says so. Nothing is downloaded by the lab itself.
 #
 # Each start of vLLM takes from half a minute to several. The lab starts it three times, with `quick` once, on a free port of this machine only, and stops it whatever happens.
