@@ -11,6 +11,7 @@ import sys
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
+from urllib.parse import unquote
 
 from packaging.markers import Marker
 from packaging.tags import sys_tags
@@ -53,7 +54,7 @@ def bytes_to_fetch(package: dict, ranks: dict) -> int:
     """The best wheel for this machine, else the source archive; 0 where the lock gives no size."""
     best: tuple[int, int] | None = None
     for wheel in package.get("wheels", []):
-        tags = parse_wheel_filename(wheel["url"].rsplit("/", 1)[-1].replace("%2B", "+"))[3]
+        tags = parse_wheel_filename(unquote(wheel["url"].rsplit("/", 1)[-1]))[3]
         rank = min((ranks[tag] for tag in tags if tag in ranks), default=None)
         if rank is not None and (best is None or rank < best[0]):
             best = (rank, wheel.get("size", 0))

@@ -23,4 +23,6 @@ def parse(kind: type[Options], owner: str, given: dict[str, Any], remedy: str = 
         return kind(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        raise BadInput(f"option {first['loc'][0]} of {owner}: {first['msg'].lower()}", remedy) from None
+        # what is wrong with several together has no place of its own
+        what = f"option {first['loc'][0]}" if first["loc"] else "the options"
+        raise BadInput(f"{what} of {owner}: {first['msg'].lower()}", remedy) from None

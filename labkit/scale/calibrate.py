@@ -98,7 +98,7 @@ def validate(
         tokens = [(one.prompt_tokens or prompt_tokens, one.output_tokens or output_tokens) for one in found]
         rows = simulate([Job((one.scheduled_ns - zero) / 1e9, *each) for one, each in zip(found, tokens, strict=True)], speed)
         end = max(row.last_s for row in rows)
-        busy = sum(row.tokens * speed.step_s(1) for row in rows) / (end * speed.slots)
+        held = sum(row.last_s - row.first_s + speed.step_s(1, reads) for row, (reads, _) in zip(rows, tokens, strict=True))
         for figure, measured, modelled in (
             ("TTFT", [one.ttft_s for one in found], [row.first_s - row.at_s for row in rows]),
             ("request", [one.e2e_s for one in found], [row.last_s - row.at_s for row in rows]),
@@ -106,7 +106,17 @@ def validate(
             got = quantiles(measured)
             for name, share in SHARES.items():
                 low, high = (math.nan if bound is None else bound for bound in got.intervals[name])
-                yield Level(rate, busy, figure, share, got.n, getattr(got, name), low, high, float(np.quantile(modelled, share)))
+                yield Level(
+                    rate,
+                    held / (end * speed.slots),
+                    figure,
+                    share,
+                    got.n,
+                    getattr(got, name),
+                    low,
+                    high,
+                    float(np.quantile(modelled, share)),
+                )
 
 
 def _good(found: Sequence[Outcome]) -> list[Outcome]:

@@ -105,12 +105,13 @@ def test_every_request_is_found_at_the_balancer_and_at_its_replica_and_no_text_o
     word = f"word{uuid.uuid4().hex}"
     with (
         replicas.start("llama_server", models.resolve("smollm2-135m"), 2, context=256, parallel=1, threads=1) as several,
-        logs.ship(keeping.url, [logs.haproxy(several.balancer), *logs.llama(several.replicas)], 0.1),
+        logs.ship(keeping.url, [logs.haproxy(several.balancer), *logs.llama(several.replicas)], 0.1) as shipper,
     ):
         found = load.run(several.base_url, "smollm2-135m", Plan(concurrency=2, requests=6, output_tokens=4, warmup=0))
         asked = {"model": "smollm2-135m", "max_tokens": 5, "messages": [{"role": "user", "content": word}]}
         answer = httpx.post(f"{several.base_url}/chat/completions", json=asked, timeout=60)
         identity = answer.headers.get("x-request-id", "")
+        until(lambda: shipper.shipped == 14)  # a server may write its line after the client has its answer
     assert [outcome.status for outcome in found] == ["ok"] * 6
     front = [json.loads(row["line"]) for row in loki.search(keeping.url, '{job="haproxy"}')]
     behind = loki.search(keeping.url, '{job="llama_server"}')

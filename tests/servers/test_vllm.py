@@ -135,11 +135,11 @@ def test_a_folder_whose_path_is_too_long_for_a_socket_is_said():
         vllm.SERVER.environment(1, Path("/" + 80 * "x"))
 
 
-def test_threads_are_all_cores_unless_given_and_nothing_is_asked_of_the_network(tmp_path):
+def test_threads_are_all_cores_unless_given_and_nothing_is_asked_of_the_network(short_folder):
     server = servers.open("vllm")
     assert server.settings({})["OMP_NUM_THREADS"] == str(machine.cores())
     assert server.settings({"threads": 3})["OMP_NUM_THREADS"] == "3"
-    given = server.environment(1, tmp_path)
+    given = server.environment(1, short_folder)
     assert {given[name] for name in ("VLLM_NO_USAGE_STATS", "DO_NOT_TRACK", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")} == {"1"}
-    assert {given[name] for name in ("TMPDIR", "HF_HOME", "VLLM_CONFIG_ROOT")} == {str(tmp_path)}
+    assert {given[name] for name in ("TMPDIR", "HF_HOME", "VLLM_CONFIG_ROOT")} == {str(short_folder)}
     assert os.access(given["VLLM_CACHE_ROOT"], os.W_OK)
