@@ -203,8 +203,9 @@ def draw_preempt(rows: Sequence[Row], caption: str) -> Figure:
     axes[0].bar(
         names, [vllm_view.median(some, "blocks_needed") for some in levels.values()], 0.5, color=plots.SKY, hatch="//", edgecolor="white"
     )
-    axes[0].axhline(rows[0]["blocks"], color=plots.RED, ls=":", lw=2)
-    axes[0].annotate("there are", (0, rows[0]["blocks"]), va="bottom", ha="center", fontsize=8, color=plots.RED)
+    room = rows[0]["blocks"] - 1  # vLLM keeps one for itself (its null block)
+    axes[0].axhline(room, color=plots.RED, ls=":", lw=2)
+    axes[0].annotate("for requests", (0, room), va="bottom", ha="center", fontsize=8, color=plots.RED)
     axes[0].set_ylabel("blocks needed (computed)")
     axes[0].margins(y=0.2)
     plots.points(

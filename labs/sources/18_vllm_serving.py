@@ -25,10 +25,10 @@
 #
 # **The question this lab answers: what does vLLM do that a server for one person does not, how do I read and set it, and when is it the wrong choice?**
 #
-# It builds on labs 01 (TTFT, TPOT), 02 (KV cache), 10 (parallel requests) and 12 (fair comparisons). About 45 minutes, of which the machine took 3.5 (AMD EPYC, 2 cores), and up to 12 where it is slower; **4 GB of memory**,
+# It builds on labs 01 (TTFT, TPOT), 02 (KV cache), 10 (parallel requests) and 12 (fair comparisons). About 45 minutes, of which the machine took 3 (AMD EPYC, 2 cores), and up to 12 where it is slower; **4 GB of memory**,
 # and vLLM's own 5 GB on the disk (`labkit runtimes install vllm`, Linux on x86). On a smaller machine, or without vLLM, every figure is a **recording** and says so. Nothing is downloaded by the lab itself.
 #
-# Each start of vLLM takes from half a minute to several. The lab starts it three times, with `quick` once, on a free port of this machine only, and stops it whatever happens.
+# Each start of vLLM takes 14 s (AMD EPYC, 2 cores) to several minutes. The lab starts it three times, with `quick` once, on a free port of this machine only, and stops it whatever happens.
 
 # %% tags=["parameters"]
 model: str = "smollm2-135m"  # catalogue name, or the path of a GGUF file with a chat template
@@ -81,10 +81,10 @@ for row in started:
 assert len(fig.axes) == 2
 
 # %% [markdown]
-# (Both axes are logarithmic.) Most of the start is Python reading its libraries; most of the memory is those libraries, then the weights with 16 or 32 bits each, then the KV cache, which is taken in full at the start.
+# (Both axes are logarithmic.) Take the sum apart: the weights are 135 million × 4 bytes = 0.54 GB, the KV cache, which is taken in full at the start, is 0.17 GB. The rest, about 1.9 GB in the recording, is the program: Python, PyTorch and their buffers.
 #
-# **Why `float32` here?** Many processors have no instruction for 16-bit products, and then `bfloat16` (vLLM's usual choice) is computed in a roundabout way: on the machine of the recording a product of two matrices took
-# about five times as long. On a GPU, and on processors with AMX or AVX-512 BF16 (`lscpu` names them), take `dtype="bfloat16"`: half the memory, and faster.
+# **Why `float32` here?** Many processors have no instruction for 16-bit products, and then `bfloat16` (vLLM's usual choice) is computed in a roundabout way, which can take
+# several times as long. On a GPU, and on processors with AMX or AVX-512 BF16 (`lscpu` names them), take `dtype="bfloat16"`: half the memory, and usually faster. Then halve `kv_gib` too, or section 6 has no shortage to show.
 #
 # ## 2. Its API
 #
@@ -101,8 +101,8 @@ pd.DataFrame(api)[["whose", "asked", "route", "status", "answer"]]
 # Three things to take away:
 #
 # - What OpenAI's clients do not know (`top_k`, `min_tokens`, `structured_outputs`) goes into `extra_body` of the official client.
-# - **A misspelt field is not refused.** The answer is 200, and the setting has no effect. Test that a setting changes something.
-# - More tokens than the context holds is an error (400). Ollama would have shortened the prompt without a word (lab 10).
+# - **A misspelt field is not refused.** The answer is 200, and the text is the same as with temperature 0. Test that a setting changes something.
+# - Asking for a longer answer than the context holds is an error (400), not a shorter answer.
 #
 # ## 3. Continuous batching
 #
@@ -153,7 +153,7 @@ fig = vllm_plots.draw_burst(burst, settings["max_num_seqs"], lab.caption("burst"
 assert len(fig.axes) == 2
 
 # %% [markdown]
-# Read the lower plot from left to right: as many run as there are places, the rest wait. Each time a short answer is done, one of those who wait comes in, long before the longest answer is done.
+# Read the lower plot from left to right: At first it may show 1 running and none waiting, although all were sent: vLLM sets these gauges at the end of a step, and a step that reads many prompts is long. Then as many run as there are places, or one or two fewer for a step, and the rest wait. Each time a short answer is done, one of those who wait comes in, long before the longest answer is done.
 # (A gap in the lines is a moment in which the server was too busy to answer `/metrics`.)
 #
 # **And what does it bring?** Clients that ask again as soon as they have an answer (a **closed loop**): 1, then more. All prompts differ from their first letter, so that no cache helps, and they are short: decode is what is measured.
@@ -172,7 +172,7 @@ assert len(fig.axes) == 3
 
 # %% [markdown]
 # Two sides of one thing: **all together** get more, and **each** waits longer for every token. A step shares what it does only once: reading the weights, and the program's own work
-# (with so small a model on a processor that is most of a step, so the gain is large). What it does for each request, the arithmetic, is not shared. Where that becomes the limit, the left line bends and TPOT grows with each further client.
+# (with so small a model on a processor that is most of a step, so the gain is large). What it does for each request, the arithmetic, is not shared. Where that becomes the limit, the blue line leaves the dotted one and TPOT grows with each further client.
 #
 # **Exercise 2.** Throughput follows from TTFT and TPOT. Each of `clients` asks again as soon as it has its answer of `output_tokens` tokens. Complete the function: tokens per second, all together.
 
@@ -271,7 +271,7 @@ ex.p95.check(p95, seed=seed)
 # The lab takes the best throughput of section 3 as the **capacity**, and sends shares of it. One thing is different on purpose: these prompts are chats of about 60 tokens, and those of section 3 had 8.
 # **Goodput** counts only requests whose first token came within the target.
 #
-# **Predict.** At 1.3 times the capacity: what is the p95 of the TTFT, in seconds, against a target of 1.5?
+# **Predict.** At 1.3 times the capacity of section 3: what is the p95 of the TTFT, in seconds, against a target of 1.5?
 
 # %%
 my_guess_p95 = 2.0  # <- your number
@@ -287,7 +287,7 @@ fig = vllm_plots.draw_open(edge, slo, my_guess_p95, lab.caption("open"))
 assert len(fig.axes) == 2
 
 # %% [markdown]
-# Below the capacity a queue comes and goes; above it, it grows for as long as the load lasts. So a p95 measured there says how long *you measured*, not how good the server is.
+# While the server keeps up, a queue comes and goes; when it does not, the queue grows for as long as the load lasts. That can be so already below the capacity of section 3, which was measured without prompts that arrive in between. So a p95 measured there says how long *you measured*, not how good the server is.
 # And where is the edge? Sooner than section 3 promised, as each prompt has to be read, too, and reading is arithmetic that no batch shares. A capacity holds for the prompts it was measured with, and for no others.
 # vLLM refuses nobody by itself: who does not get a place waits (`--max-num-queued-reqs` sets a limit; then it answers with an error).
 #
@@ -299,7 +299,7 @@ pd.DataFrame(vllm_view.p95_rows(edge)).round(2)
 
 # %% [markdown]
 # They differ, for two reasons. The buckets are wide: a p95 out of them lies *somewhere* in its bucket, and an alert at 2 s between the edges 1.0 and 2.5 is a guess. And the server's clock starts when the request
-# has reached it, while the client's starts when it was due. With few requests the p95 itself is uncertain, too: `n` stands beside it.
+# has reached it, while the client's starts when it was due; that alone would make the server's p95 the smaller one. Where it is the larger, the bucket did it. With few requests the p95 itself is uncertain, too: `n` stands beside it.
 #
 # ## 6. Settings: places, and room in the KV cache
 #
@@ -327,7 +327,7 @@ assert len(fig.axes) == 2
 space = lab.step("space", lambda: ask.space_rows(desk))
 row = space[0]
 print(f"{row['kv_bytes']:,} bytes / {row['bytes_per_token']:,.0f} bytes a token, in blocks of {row['block_size']}: {row['predicted_tokens']:,} tokens fit")
-print(f"vLLM says {row['blocks']} blocks of {row['block_size']}: {row['told_tokens']:,} tokens")
+print(f"vLLM says {row['blocks']} blocks of {row['block_size']}: {row['told_tokens']:,} tokens. It keeps one block for itself: {row['blocks'] - 1} are for requests")
 
 # %% [markdown]
 # **Exercise 5.** `requests` is a list of pairs (prompt tokens, output tokens); the requests share nothing. Complete the function: how many blocks do they need when all are at their end at the same time?
@@ -346,7 +346,7 @@ ex.blocks_needed.check(blocks_needed, seed=seed)
 # What if it is not enough? A request is let in when there is room for its *prompt*; nobody knows how long its answer gets. When the blocks run out, vLLM **preempts** the request that came last:
 # its blocks are given away, and later it is computed again from its beginning. Nobody is refused, nothing is lost, and the work is done twice.
 #
-# Requests of two blocks now, of 8 and of 16 clients in turn. They are let in with one block each. The first need fewer blocks than there are, the second need more. **Predict**: how many preemptions?
+# Requests of two blocks now, of 8 and of 16 clients in turn. They are let in with one block each. 8 clients need 16 blocks, 16 clients need 32, and the line above says how many there are. **Predict**: how many of the 16 must give their blocks away, until the others fit?
 
 # %%
 preempt = lab.step("preempt", lambda: ask.preempt_rows(desk, [8, 16], rounds=1, tokens=40, prompt=100))
@@ -354,6 +354,8 @@ fig = vllm_plots.draw_preempt(preempt, lab.caption("preempt"))
 pd.DataFrame(preempt)[["clients", "blocks_needed", "blocks", "most_running", "most_cache_usage", "preemptions", "tokens_per_s"]].round(2)
 
 # %% [markdown]
+# With 27 blocks for requests, 13 requests of two blocks fit and 14 do not: 3 of the 16 have to go. The table does not show alone what that costs, as the number of clients changes too.
+#
 # `vllm:num_preemptions_total` should stand still in a healthy service. If it grows: more room, fewer places, or shorter requests. Wrong room does not show as an error, only as time.
 #
 # ## 7. When not to use it
@@ -376,7 +378,7 @@ pd.DataFrame(vllm_view.table_rows(compare)).round(2)
 #
 # - **one or a few users**: a small server with a 4-bit file starts in seconds, and takes a tenth of the memory;
 # - **the model must come and go**: every start costs what section 1 showed;
-# - **memory is scarce**: vLLM on a processor wants weights with 16 bits or more.
+# - **memory is scarce**: the program alone takes about 2 GB. vLLM can read 4-bit weights on a processor (AWQ, GPTQ), but not this 4-bit GGUF file: the lab unpacks it.
 #
 # Take vLLM for many users on a GPU, for its metrics and its many settings, and on a processor to *test* what will run on a GPU later.
 #
@@ -414,7 +416,7 @@ for finding in lint.check_text("rules.yml", rule).findings:
 # %% [markdown]
 # ## To remember
 #
-# 1. Continuous batching trades each user's speed for everybody's throughput. Where the bend is depends on the machine: measure it, and set `--max-num-seqs` there.
+# 1. Continuous batching trades each user's speed for everybody's throughput. Measure on your machine with how many clients the throughput stops growing, and set `--max-num-seqs` there.
 # 2. A prefix cache works from the first token on, in whole blocks. What changes belongs to the end of a prompt; load tests need salt.
 # 3. Too little KV room and too much load give no error, only time: watch waiting requests, KV cache usage and preemptions, and read counters by their growth.
 #
@@ -424,7 +426,7 @@ for finding in lint.check_text("rules.yml", rule).findings:
 # **Read more:** [vLLM's documentation](https://docs.vllm.ai) · [PagedAttention (Kwon et al., 2023)](https://arxiv.org/abs/2309.06180) ·
 # [Orca: iteration-level scheduling (Yu et al., 2022)](https://www.usenix.org/conference/osdi22/presentation/yu) · [Prometheus: histograms](https://prometheus.io/docs/practices/histograms/)
 #
-# **The same lab on a bigger model:** `labkit run 18 -p model PATH` with a GGUF file that has a chat template. It is unpacked to 4 bytes a weight first. What vLLM then takes, with `dtype="bfloat16"`:
+# **The same lab on a bigger model:** `labkit run 18 -p model PATH -p dtype bfloat16 -p kv_gib 0.4` with a GGUF file that has a chat template (the room for the KV cache must hold one request of the whole context: 0.4 is for a model such as qwen3-0.6b). It is unpacked to 4 bytes a weight first. What vLLM then takes, with `dtype="bfloat16"`:
 
 # %%
 from labkit.models import catalog
