@@ -3,18 +3,20 @@
 It is neither of the two. The formula is theirs, to the letter (autoscale.py); the loop around it is this short one, so that it can be
 read, and what it saw and decided is kept, row by row.
 
->>> loop = lambda: controller.run(replicas, lambda: ..., Keda(trigger), every_s=1)  # doctest: +SKIP
+>>> ask = controller.asks(watching.url, observe.query("in_flight"))  # doctest: +SKIP
+>>> with controller.run(replicas, ask, Keda(trigger), every_s=1) as rows:  # doctest: +SKIP
+...     ...
 """
 
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
+from labkit.core.loop import Loop
 from labkit.scale.pool import Pool
 from labkit.servers import prometheus
 
@@ -49,28 +51,18 @@ def run(pool: Pool, ask: Callable[[], float | None], formula: Formula, every_s: 
     current, for the formula, is the number of replicas that it wanted last, as Kubernetes reads it from the scale's spec.
     """
     rows: list[Look] = []
-    stop, wrong = threading.Event(), list[Exception]()
 
-    def work() -> None:
-        current = start
-        try:
-            while not stop.is_set():
-                now, value = time.monotonic(), ask()
-                wanted = current if value is None else formula.step(now, current, value)
-                rows.append(Look(now, value, current, wanted))
-                pool.resize(wanted)
-                current = wanted
-                stop.wait(every_s)
-        except Exception as error:  # noqa: BLE001 - raised below, in the thread that asked for it
-            wrong.append(error)
+    def turn() -> None:
+        current = rows[-1].wanted if rows else start
+        now, value = time.monotonic(), ask()
+        wanted = current if value is None else formula.step(now, current, value)
+        rows.append(Look(now, value, current, wanted))
+        pool.resize(wanted)
 
     pool.resize(start)
-    thread = threading.Thread(target=work, daemon=True, name="controller")
-    thread.start()
+    loop = Loop(turn, every_s, "controller")
     try:
         yield rows
     finally:
-        stop.set()
-        thread.join()
-    if wrong:
-        raise wrong[0]
+        loop.stop()
+    loop.check()

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from labkit.core.loop import Loop
 from labkit.servers import loki
 from labkit.servers.base import Running
 
@@ -120,23 +120,11 @@ class Shipper:
 @contextmanager
 def ship(url: str, sources: Sequence[Source], every_s: float = EVERY_S) -> Iterator[Shipper]:
     """A shipper at work in the background, and once more at the end. Raises at the end what went wrong on the way."""
-    shipper, stop = Shipper(url, sources), threading.Event()
-    wrong: list[Exception] = []
-
-    def work() -> None:
-        try:
-            while not stop.wait(every_s):
-                shipper.look()
-        except Exception as error:  # noqa: BLE001 - raised below, in the thread that asked for it
-            wrong.append(error)
-
-    thread = threading.Thread(target=work, daemon=True, name="shipper")
-    thread.start()
+    shipper = Shipper(url, sources)
+    loop = Loop(shipper.look, every_s, "shipper")
     try:
         yield shipper
     finally:
-        stop.set()
-        thread.join()
-    if wrong:
-        raise wrong[0]
+        loop.stop()
+    loop.check()
     shipper.look()

@@ -9,13 +9,13 @@ and is stopped then, so that nobody's answer is cut. Behind it is HAProxy with a
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from labkit.core.errors import BadInput
+from labkit.core.loop import Loop
 from labkit.servers import haproxy
 from labkit.servers.base import Running
 
@@ -41,15 +41,12 @@ class Pool:
         self._here: dict[int, Running] = {}
         self._ready: set[int] = set()
         self._leaving: dict[int, float] = {}
-        self._wanted, self._stop = 0, threading.Event()
-        self._wrong: list[Exception] = []
-        self._thread = threading.Thread(target=self._work, daemon=True, name="pool")
-        self._thread.start()
+        self._wanted = 0
+        self._loop = Loop(self._look, LOOK_S, "pool")
 
     def resize(self, wanted: int) -> None:
         """Returns at once. Raises BadInput beyond its places, and whatever went wrong with a replica before."""
-        if self._wrong:
-            raise self._wrong[0]
+        self._loop.check()
         if not 0 <= wanted <= self.most:
             raise BadInput(f"{wanted} replicas do not fit into {self.most} places", f"0 to {self.most}")
         self._wanted = wanted
@@ -61,8 +58,7 @@ class Pool:
         """Until so many, and no more, are ready. Raises what went wrong with a replica, or TimeoutError."""
         end = time.monotonic() + seconds
         while len(self._ready) != count or len(self._here) != count:
-            if self._wrong:
-                raise self._wrong[0]
+            self._loop.check()
             if time.monotonic() > end:
                 raise TimeoutError(f"{len(self._ready)} of {count} replicas are ready after {seconds:.0f} s")
             time.sleep(0.02)
@@ -72,17 +68,9 @@ class Pool:
         return dict(self._here)
 
     def close(self) -> None:
-        self._stop.set()
-        self._thread.join()
+        self._loop.stop()
         for one in self._here.values():
             one.stop()
-
-    def _work(self) -> None:
-        try:
-            while not self._stop.wait(LOOK_S):
-                self._look()
-        except Exception as error:  # noqa: BLE001 - raised in the thread that asks next
-            self._wrong.append(error)
 
     def _look(self) -> None:
         self._end_the_dead()
