@@ -141,7 +141,7 @@ def draw_prefix(rows: Sequence[Row], caption: str) -> Figure:
 
 
 def draw_open(rows: Sequence[Row], slo: Slo, guess_s: float, caption: str) -> Figure:
-    """Median and p95 of the TTFT against the rate, and how many requests a second met the target."""
+    """Median and p95 of the TTFT against the rate, and which share of the requests met the target."""
     fig, (left, right) = plots.figure(caption, width=9.5, height=3.6, columns=2)
     rates = [row["rate"] for row in rows]
     left.plot(rates, [row["ttft_s"] for row in rows], "o-", color=plots.BLUE, label="median")
@@ -150,13 +150,15 @@ def draw_open(rows: Sequence[Row], slo: Slo, guess_s: float, caption: str) -> Fi
     left.plot([rates[-1]], [guess_s], "D", color=plots.PINK, ms=8, label="your guess for p95")
     left.set_ylabel("time to first token (s)")
     left.set_yscale("log")
-    right.plot(rates, rates, ":", color="0.5", label="asked")
-    right.plot(rates, [row["goodput_per_s"] for row in rows], "o-", color=plots.GREEN, label="met the target")
-    right.set_ylabel("requests/s")
-    right.set_ylim(bottom=0)
+    shares = [row["goodput_per_s"] / row["rate"] for row in rows]
+    right.plot(rates, shares, "o-", color=plots.GREEN)
+    for row, share in zip(rows, shares, strict=True):
+        right.annotate(f"{row['goodput_per_s']:.3g}/s", (row["rate"], share), xytext=(0, 6), textcoords="offset points", fontsize=8)
+    right.set_ylabel("goodput, share of the rate")
+    right.set_ylim(0, 1.15)
+    left.legend(frameon=False, fontsize=8)
     for ax in (left, right):
         ax.set_xlabel("requests that arrive per second")
-        ax.legend(frameon=False, fontsize=8)
     return fig
 
 
@@ -195,7 +197,7 @@ def draw_bracket(rows: Sequence[Row], guess: float, caption: str) -> Figure:
     return fig
 
 
-def draw_preempt(rows: Sequence[Row], caption: str) -> Figure:
+def draw_preempt(rows: Sequence[Row], guess: float, caption: str) -> Figure:
     """Blocks that all requests need at their end against those there are, preemptions, and throughput."""
     fig, axes = plots.figure(caption, width=10, height=3.5, columns=3)
     levels = vllm_view.by(rows, "clients")
@@ -211,6 +213,9 @@ def draw_preempt(rows: Sequence[Row], caption: str) -> Figure:
     plots.points(
         axes[1], {name: [row["preemptions"] for row in some] for name, some in zip(names, levels.values(), strict=True)}, "preemptions"
     )
+    axes[1].plot([len(names) - 1], [guess], "D", color=plots.RED, ms=8, label="your guess")
+    axes[1].set_ylim(0, max(axes[1].get_ylim()[1], 1.1 * guess))
+    axes[1].legend(frameon=False, fontsize=8, loc="upper left")
     groups = {name: [row["tokens_per_s"] for row in some] for name, some in zip(names, levels.values(), strict=True)}
     plots.points(axes[2], groups, "tokens/s, all clients")
     for ax in axes:
@@ -218,12 +223,12 @@ def draw_preempt(rows: Sequence[Row], caption: str) -> Figure:
     return fig
 
 
-def draw_compare(rows: Sequence[Row], caption: str) -> Figure:
-    """Throughput of each server at each number of clients: every run a dot, the median a bar."""
+def draw_compare(rows: Sequence[Row], guesses: Sequence[str], caption: str) -> Figure:
+    """Throughput of each server at each number of clients: every run a dot, the median a bar. guesses: the winner of each."""
     levels = vllm_view.by(rows, "clients")
     fig, axes = plots.figure(caption, width=4.6 * len(levels), height=3.8, columns=len(levels))
-    for ax, (clients, some) in zip(np.atleast_1d(axes), levels.items(), strict=True):
+    for ax, guess, (clients, some) in zip(np.atleast_1d(axes), guesses, levels.items(), strict=True):
         sides = {name.replace(", ", "\n"): [row["tokens_per_s"] for row in mine] for name, mine in vllm_view.by(some, "server").items()}
         plots.points(ax, sides, "tokens/s, all clients")
-        ax.set_title(f"{clients} client{'s' if clients > 1 else ''}", fontsize=10)
+        ax.set_title(f"{clients} client{'s' if clients > 1 else ''}; your guess: {guess}", fontsize=10)
     return fig

@@ -26,7 +26,7 @@
 # **The question this lab answers: what does a container add to a model server, what does it cost, and how do you see that the limits, the checks and the locks on it really hold?**
 #
 # It builds on labs 02 (memory from arithmetic) and 10 (Ollama). About 45 minutes, 1.8 GB of memory with its containers.
-# Run in one go, without a learner, it took 2 minutes (AMD EPYC, 2 cores) once its images were built. The first time they are built from their base up, which takes some minutes more.
+# Run in one go, without a learner, it took 2 to 3 minutes (two runs, AMD EPYC, 2 cores) once its images were built. The first time they are built from their base up, which takes some minutes more.
 #
 # You build an image with a model server in it, look at its layers, run it locked down, run into its limits on purpose,
 # and end with two containers that work together: the server, which nobody can reach, and a proxy in front of it that asks for a key.

@@ -349,12 +349,15 @@ ex.blocks_needed.check(blocks_needed, seed=seed)
 # Requests of two blocks now, of 8 and of 16 clients in turn. They are let in with one block each. 8 clients need 16 blocks, 16 clients need 32, and the line above says how many there are. **Predict**: how many of the 16 must give their blocks away, until the others fit?
 
 # %%
+my_guess_preempted = 8  # <- your number
+
+# %%
 preempt = lab.step("preempt", lambda: ask.preempt_rows(desk, [8, 16], rounds=1, tokens=40, prompt=100))
-fig = vllm_plots.draw_preempt(preempt, lab.caption("preempt"))
+fig = vllm_plots.draw_preempt(preempt, my_guess_preempted, lab.caption("preempt"))
 pd.DataFrame(preempt)[["clients", "blocks_needed", "blocks", "most_running", "most_cache_usage", "preemptions", "tokens_per_s"]].round(2)
 
 # %% [markdown]
-# With 27 blocks for requests, 13 requests of two blocks fit and 14 do not: 3 of the 16 have to go. The table does not show alone what that costs, as the number of clients changes too.
+# In the recording 27 blocks are for requests: 13 requests of two blocks fit and 14 do not, so 3 of the 16 have to go. The table does not show alone what that costs, as the number of clients changes too.
 #
 # `vllm:num_preemptions_total` should stand still in a healthy service. If it grows: more room, fewer places, or shorter requests. Wrong room does not show as an error, only as time.
 #
@@ -370,7 +373,7 @@ my_guess_one, my_guess_many = "llama-server", "vLLM"  # <- your choice
 
 # %%
 compare = lab.step("compare", lambda: ask.compare_rows(desk, [1, 8] if quick else [1, 16], 1 if quick else 2, tokens), needs="llama_server")
-fig = vllm_plots.draw_compare(compare, lab.caption("compare"))
+fig = vllm_plots.draw_compare(compare, (my_guess_one, my_guess_many), lab.caption("compare"))
 pd.DataFrame(vllm_view.table_rows(compare)).round(2)
 
 # %% [markdown]

@@ -268,7 +268,7 @@ def test_preemptions_are_the_growth_of_a_counter(desk):
     few, many = rows
     assert few["preemptions"] == 0 < many["preemptions"]
     assert many["blocks_needed"] == 2 * few["blocks_needed"]
-    assert len(vllm_plots.draw_preempt(rows, "caption").axes) == 3
+    assert len(vllm_plots.draw_preempt(rows, 8, "caption").axes) == 3
 
 
 def test_servers_are_compared_in_turn_with_the_same_work(desk, fakes):
@@ -277,7 +277,7 @@ def test_servers_are_compared_in_turn_with_the_same_work(desk, fakes):
     assert all(row["output_tokens"] == 4 * row["requests"] for row in rows)
     assert [row["name"] for row in fakes.started] == ["vllm", "llama_server", "llama_server"]
     assert len(vllm_view.table_rows(rows)) == 2 + 2 * 2
-    assert len(vllm_plots.draw_compare(rows, "caption").axes) == 2
+    assert len(vllm_plots.draw_compare(rows, ("vLLM", "vLLM"), "caption").axes) == 2
 
 
 def test_one_ratio_for_two_programs_is_refuted_by_two_ratios():

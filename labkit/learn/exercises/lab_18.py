@@ -36,9 +36,7 @@ def _steps(enough: bool) -> Test:
             (sum(lengths) // slots, "That would keep every place busy to the end. The last requests leave places empty."),
         )
         given = answer(list(lengths), slots)
-        return likely_mistake(
-            given, right, "Keep for each place the step at which it is free; the next request takes the first.", values=likely
-        )
+        return likely_mistake(given, right, "Play a small case on paper: which place is free first, and who takes it?", values=likely)
 
     return test
 
@@ -86,7 +84,10 @@ def _throughput(answer: Any, rng: Any) -> str | None:
     )
     given = answer(clients, ttft, tpot, tokens)
     return likely_mistake(
-        given, right, "A request takes TTFT, then a TPOT for each token but the first; all clients at once.", values=likely
+        given,
+        right,
+        "Begin with one client: how long does one whole request take it, and how many tokens does it have then?",
+        values=likely,
     )
 
 
@@ -190,7 +191,10 @@ def _blocks(one: bool) -> Test:
         )
         given = answer([tuple(pair) for pair in some], block)
         return likely_mistake(
-            given, right, "For each request: prompt and answer, divided by the block size, rounded up. Then add.", values=likely
+            given,
+            right,
+            "Begin with one request: how many tokens does it hold at its end, and who else may use its last block?",
+            values=likely,
         )
 
     return test
@@ -219,7 +223,7 @@ blocks_needed = Exercise(
 _EDGES = (0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 
 
-def _quantile(beyond: bool) -> Test:
+def _quantile(beyond: bool = False, first: bool = False) -> Test:
     def test(answer: Any, rng: Any) -> str | None:
         while True:
             edges = [*_EDGES[: int(rng.integers(5, 9))], math.inf]
@@ -227,12 +231,15 @@ def _quantile(beyond: bool) -> Test:
             counts[-1] = int(sum(counts) * 0.3) if beyond else 0
             summed = [sum(counts[: at + 1]) for at in range(len(counts))]
             buckets = list(zip(edges, map(float, summed), strict=True))
-            q = 0.95 if beyond else float(rng.choice([0.5, 0.9, 0.95]))
+            q = 0.95 if beyond else float(rng.choice([0.1, 0.2] if first else [0.5, 0.9, 0.95]))
             right, rank = sums.quantile(buckets, q), q * summed[-1]
             at = next(n for n, count in enumerate(summed) if count >= rank)
-            if beyond or (at >= 1 and 0.1 < (rank - summed[at - 1]) / counts[at] < 0.45):
+            if first:
+                if at == 0 and 0.1 < rank / counts[0] < 0.45:
+                    break
+            elif beyond or (at >= 1 and 0.1 < (rank - summed[at - 1]) / counts[at] < 0.45):
                 break
-        low, high = edges[at - 1], edges[at]
+        low, high = edges[at - 1] if at else 0.0, edges[at]
         given = answer(list(buckets), q)
         if beyond and isinstance(given, float) and math.isinf(given):
             return "Nothing is known beyond the last finite edge: return that edge."
@@ -260,7 +267,11 @@ def _quantile(beyond: bool) -> Test:
 p95 = Exercise(
     "p95",
     "A quantile from buckets",
-    (Part(2, "inside the buckets", _quantile(False)), Part(1, "beyond the last edge", _quantile(True))),
+    (
+        Part(1, "inside the buckets", _quantile()),
+        Part(1, "in the first bucket", _quantile(first=True)),
+        Part(1, "beyond the last edge", _quantile(beyond=True)),
+    ),
     (
         Wrong(
             "rank = q * buckets[-1][1]\nreturn next(edge for edge, count in buckets if count >= rank)",
@@ -293,6 +304,15 @@ p95 = Exercise(
             "    below, low = count, edge",
             "last finite edge",
             "goes to infinity",
+        ),
+        Wrong(
+            "rank, below, low = q * buckets[-1][1], 0.0, buckets[0][0]\n"
+            "for edge, count in buckets:\n"
+            "    if count >= rank:\n"
+            "        return low if edge == float('inf') else low + (edge - low) * (rank - below) / (count - below)\n"
+            "    below, low = count, edge",
+            "upper edge",
+            "begins the first bucket at its own edge",
         ),
     ),
 )

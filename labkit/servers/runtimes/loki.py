@@ -32,7 +32,7 @@ class Loki(Runtime):
     def _go(self, folder: Path, say: Say) -> None:
         go = golang.program(self.data["go_oldest"])
         module, version = self.data["go_module"], f"v{self.version}"
-        say("  about 4 to 11 minutes of processor time the first time; Go keeps what it compiled")
+        say("  5 to 11 minutes of processor time the first time; Go keeps what it compiled")
         with tempfile.TemporaryDirectory() as temporary:
             here = Path(temporary)
             (here / "go.mod").write_text(_module(go, module, version, here), encoding="utf-8")
