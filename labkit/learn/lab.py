@@ -159,6 +159,8 @@ def _missing(part: str) -> str | None:
         from labkit.servers import images  # its own imports are for those who build and run images
 
         return images.missing() or (images.missing_compose() if part == "compose" else None)
+    if part in servers.companions():
+        return servers.companion(part).missing()
     tables: tuple[Any, ...] = (engines, servers, runtimes)
     for table in tables:
         if part in table.names():

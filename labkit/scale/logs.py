@@ -48,7 +48,11 @@ def haproxy(front: Running) -> Source:
 
 def llama(replicas: Sequence[Running]) -> list[Source]:
     """llama-server's, in HAProxy's order and under its names: r0, r1, …"""
-    return [Source(one.log, {"job": "llama_server", "server": f"r{number}"}, LlamaLines()) for number, one in enumerate(replicas)]
+    return [llama_one(one, number) for number, one in enumerate(replicas)]
+
+
+def llama_one(replica: Running, number: int) -> Source:
+    return Source(replica.log, {"job": "llama_server", "server": f"r{number}"}, LlamaLines())
 
 
 def _haproxy_line(text: str) -> Record | None:
@@ -101,9 +105,13 @@ class Shipper:
         self.url, self.shipped = url, 0
         self._places = [_Place(source) for source in sources]
 
+    def follow(self, source: Source) -> None:
+        """One more file from now on: a server that was started again writes a new one."""
+        self._places.append(_Place(source))
+
     def look(self) -> None:
         """Once over all files. A line without its end waits for the rest of it."""
-        for place in self._places:
+        for place in list(self._places):
             source = place.source
             with source.path.open("rb") as file:
                 file.seek(place.offset)
