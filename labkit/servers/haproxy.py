@@ -16,7 +16,7 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -47,10 +47,9 @@ _NAIVE = """\
     retries 0
 """
 _FILE = """\
-# made by labkit for this run
 global
     log stdout format raw local0 info
-    maxconn 4000
+    maxconn {connections}
     tune.bufsize 65536
     stats socket {folder}/admin.sock mode 600 level admin
 
@@ -62,7 +61,7 @@ defaults
     timeout server 10m
     timeout queue 1m
     timeout http-request 10s
-
+{resolvers}
 frontend door
     bind {host}:{port}
     monitor-uri /haproxy/health
@@ -115,13 +114,34 @@ class Options(BaseModel):
 
 def text(port: int, chosen: Options) -> str:
     """The configuration file."""
-    how = (_NAIVE if chosen.naive else _GOOD).format(policy=chosen.policy, health=chosen.health, check_ms=round(1000 * chosen.check_s))
     most = f" maxconn {chosen.max_each}" if chosen.max_each else ""
     rows = [f"    server r{number} {urlsplit(url).netloc}{most}" for number, url in enumerate(chosen.backends)]
     rows += [f"    server r{number} {HOST}:1{most} disabled" for number in range(len(rows), len(rows) + chosen.spare)]
     # one that begins with nobody behind it is ready all the same
-    alive = "    monitor fail if { nbsrv(replicas) lt 1 }\n" if chosen.backends else ""
-    return _FILE.format(alive=alive, folder=FOLDER, host=HOST, port=port, log_format=_LOG, how=how, servers="\n".join(rows))
+    return _written(HOST, port, FOLDER, rows, chosen, alive=bool(chosen.backends))
+
+
+def container_text(addresses: Sequence[str], port: int) -> str:
+    """The same for a container in a network of its own, as it should be: `addresses` are names of services with their ports.
+
+    A service that starts again may have another address: its name is looked up again, with the container's own resolv.conf.
+    """
+    rows = [f"    server r{number} {address} resolvers names init-addr last,libc,none" for number, address in enumerate(addresses)]
+    return _written(
+        "", port, "/tmp", rows, Options(spare=1), alive=True, connections=1000,  # noqa: S108 - the container's own
+        resolvers="\nresolvers names\n    parse-resolv-conf\n    hold valid 5s\n",
+    )  # fmt: skip
+
+
+def _written(
+    host: str, port: int, folder: str, rows: Sequence[str], chosen: Options, alive: bool, resolvers: str = "", connections: int = 4000
+) -> str:
+    how = (_NAIVE if chosen.naive else _GOOD).format(policy=chosen.policy, health=chosen.health, check_ms=round(1000 * chosen.check_s))
+    fails = "    monitor fail if { nbsrv(replicas) lt 1 }\n" if alive else ""
+    return _FILE.format(
+        alive=fails, connections=connections, folder=folder, host=host, port=port, log_format=_LOG, how=how, servers="\n".join(rows),
+        resolvers=resolvers,
+    )  # fmt: skip
 
 
 class Haproxy(Server):

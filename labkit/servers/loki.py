@@ -36,19 +36,19 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def config(port: int, grpc_port: int) -> dict[str, Any]:
-    """loki.yml for one process, its files in its own folder, nothing reported to anyone."""
+def config(port: int, grpc_port: int, host: str = HOST, folder: str = f"{FOLDER}/data") -> dict[str, Any]:
+    """loki.yml for one process that listens at `host`, its files in `folder`, nothing reported to anyone."""
     return {
         "auth_enabled": False,
         "analytics": {"reporting_enabled": False},
         "server": {
-            "http_listen_address": HOST, "http_listen_port": port, "grpc_listen_address": HOST, "grpc_listen_port": grpc_port,
+            "http_listen_address": host, "http_listen_port": port, "grpc_listen_address": HOST, "grpc_listen_port": grpc_port,
             "log_level": "warn",
         },
         "common": {
-            "path_prefix": f"{FOLDER}/data", "instance_addr": HOST, "replication_factor": 1,
+            "path_prefix": folder, "instance_addr": HOST, "replication_factor": 1,
             "ring": {"kvstore": {"store": "inmemory"}, "instance_addr": HOST},
-            "storage": {"filesystem": {"chunks_directory": f"{FOLDER}/data/chunks", "rules_directory": f"{FOLDER}/data/rules"}},
+            "storage": {"filesystem": {"chunks_directory": f"{folder}/chunks", "rules_directory": f"{folder}/rules"}},
         },
         "memberlist": {"bind_addr": [HOST], "bind_port": 0},
         # one process is whole from the start: it need not wait for others

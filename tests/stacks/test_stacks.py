@@ -5,11 +5,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
-import textwrap
 import threading
 import time
 from datetime import datetime
@@ -18,12 +13,12 @@ from typing import Any
 
 import openai
 import pytest
+from checklist import not_as_said
 from conftest import Life
 from layers import Finding, suspicious
 from stack_table import MODEL, Stack, client, plain
 
 from labkit.servers import images
-from labkit.servers.images.tool import environment
 
 TURNS: Any = [{"role": "user", "content": "Tell me a long story about the sea."}]
 
@@ -139,33 +134,9 @@ def own_time(container: images.Container) -> float:
     return sorted(took)[1]
 
 
-def checklist(stack: Stack) -> list[tuple[str, str, str]]:
-    """(what, command, what it prints) of each item."""
-    text = (stack.folder / "README.md").read_text(encoding="utf-8").partition("## Readiness checklist")[2]
-    item = re.compile(r"^\d+\. (.+?)\n +```sh\n(.+?)\n +```\n +```text\n(.+?)\n +```$", re.MULTILINE | re.DOTALL)
-    rows = [(what, textwrap.dedent(command), textwrap.dedent(said)) for what, command, said in item.findall(text)]
-    assert len(rows) == len(re.findall(r"^\d+\. ", text, re.MULTILINE)) >= 8, "an item has no command, or does not say what it prints"
-    return rows
-
-
 def test_each_item_of_the_readiness_checklist_prints_what_it_says(stack: Stack, life: Life) -> None:
     container, pair = life.serving(), (life.image("with_model"), life.image("without"))
-    tools = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    seen = []
-    for what, command, said in checklist(stack):
-        words = ["bash", "-c", stack.readme(command, container, *pair)]
-        done = subprocess.run(
-            words,
-            cwd=stack.folder,
-            env=environment() | tools,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        seen.append((what, done.stdout.strip(), stack.readme(said, container, *pair).strip(), done.stderr[-300:]))
-    assert [row for row in seen if row[1] != row[2]] == []
+    assert not_as_said(stack.folder, lambda text: stack.readme(text, container, *pair)) == []
 
 
 def test_compose_starts_it_answers_and_stops_without_cutting_an_answer(stack: Stack, life: Life) -> None:
