@@ -18,6 +18,8 @@ NAMES = {
     "lint": "benchmarks.lint:check_files",
     "load_overhead": "benchmarks.load:load_overhead",
     "load_schedule": "benchmarks.load:load_schedule",
+    "logs_find": "benchmarks.logs:logs_find",
+    "queue_model": "benchmarks.queue_model:queue_model",
 }
 
 

@@ -19,6 +19,7 @@ from labkit.measure import load
 from labkit.measure.load import Outcome, Plan
 from labkit.measure.load_summary import quantiles
 from labkit.scale import jobs
+from labkit.scale.capacity import most_per_replica
 from labkit.scale.jobs import Job, Speed
 from labkit.scale.simulator import simulate
 
@@ -86,7 +87,7 @@ def validate(
 ) -> Iterator[Level]:
     """Poisson loads at these rates, and the simulator on the very same arrivals: quantiles of TTFT and of the whole request.
 
-    utilisation: share of the slots that were in use on average, by the model.
+    utilisation: requests that came a second, of those that the server could end at most, by the model.
     """  # fmt: skip
     for number, rate in enumerate(rates):
         plan = Plan(
@@ -97,8 +98,8 @@ def validate(
         zero = found[0].scheduled_ns
         tokens = [(one.prompt_tokens or prompt_tokens, one.output_tokens or output_tokens) for one in found]
         rows = simulate([Job((one.scheduled_ns - zero) / 1e9, *each) for one, each in zip(found, tokens, strict=True)], speed)
-        end = max(row.last_s for row in rows)
-        held = sum(row.last_s - row.first_s + speed.step_s(1, reads) for row, (reads, _) in zip(rows, tokens, strict=True))
+        prompt, output = (statistics.fmean(side) for side in zip(*tokens, strict=True))
+        busy = len(found) / seconds / most_per_replica(speed, prompt, output)
         for figure, measured, modelled in (
             ("TTFT", [one.ttft_s for one in found], [row.first_s - row.at_s for row in rows]),
             ("request", [one.e2e_s for one in found], [row.last_s - row.at_s for row in rows]),
@@ -108,7 +109,7 @@ def validate(
                 low, high = (math.nan if bound is None else bound for bound in got.intervals[name])
                 yield Level(
                     rate,
-                    held / (end * speed.slots),
+                    busy,
                     figure,
                     share,
                     got.n,
