@@ -7,8 +7,8 @@ import sys
 from labkit import models, servers
 from labkit.scale import calibrate, capacity
 
-UTILISATIONS = (0.2, 0.4, 0.6, 0.8)
-SECONDS, SLOTS, PROMPT, OUTPUT = 75, 2, 32, 24
+UTILISATIONS = (0.25, 0.45, 0.65, 0.85)
+SECONDS, SLOTS, PROMPT, OUTPUT = 100, 2, 32, 24
 TEMPLATE = 30  # tokens that the chat template adds, about
 
 

@@ -44,11 +44,15 @@ def run(
     on_outcome: Callable[[Outcome], object] | None = None,
     api_key: str | None = None,
     ca: str | Path | None = None,
+    tries: int = 1,
+    cut: list[Outcome] | None = None,
 ) -> list[Outcome]:
     """Carry out the plan; one outcome a request, in the order of the schedule. Works inside a notebook too.
 
     base_url: ends in /v1, as a server gives it. finished: a list of your own that gets each outcome as it ends, so that after
     Ctrl-C you have what was done. on_outcome: called with each, for a progress bar. ca: certificate that an https server is trusted by.
+    tries: a request whose stream was cut is sent again, this many times in all; its outcome is the last try's, counted from when it was
+    due. cut: a list of your own that gets the tries that were cut and followed by another.
     Raises: BadInput for a target elsewhere than on this machine. A server that fails is no exception: see each outcome's status.
     """
     kept: list[Outcome] = [] if finished is None else finished
@@ -59,7 +63,8 @@ def run(
             on_outcome(outcome)
 
     first = len(kept)
-    load_loop.run(_carry_out(target(base_url, api_key, ca), model, plan, keep))
+    client = Client(target(base_url, api_key, ca), plan.timeout_s, tries, cut)
+    load_loop.run(_carry_out(client, model, plan, keep))
     return sorted(kept[first:], key=lambda outcome: outcome.number)
 
 
@@ -100,8 +105,8 @@ def read(path: str | Path) -> Iterator[LoadRun]:
     return (LoadRun.model_validate(row) for row in results.read(path))
 
 
-async def _carry_out(to: Target, model: str, plan: Plan, keep: Callable[[Outcome], None]) -> None:
-    client, texts = Client(to, plan.timeout_s), plan.texts(secrets.token_hex(8) if plan.salt else "")
+async def _carry_out(client: Client, model: str, plan: Plan, keep: Callable[[Outcome], None]) -> None:
+    texts = plan.texts(secrets.token_hex(8) if plan.salt else "")
     route = "/chat/completions" if plan.chat else "/completions"
 
     def body() -> bytes:

@@ -182,14 +182,24 @@ class Connection(asyncio.Protocol):
 class Client:
     """Sends requests; keeps and reuses connections, as a browser or an SDK does. `ask` is all of it."""
 
-    def __init__(self, target: Target, timeout_s: float) -> None:
-        self.target, self.timeout_s = target, timeout_s
+    def __init__(self, target: Target, timeout_s: float, tries: int = 1, cut: list[Outcome] | None = None) -> None:
+        self.target, self.timeout_s, self.tries = target, timeout_s, tries
+        self.cut: list[Outcome] = [] if cut is None else cut
         self._heads: dict[str, bytes] = {}
         self._idle: list[Connection] = []
         self._all: set[Connection] = set()
 
     async def ask(self, number: int, route: str, body: bytes, scheduled_ns: int | None = None) -> Outcome:
-        """Send one request and wait for its end. Without `scheduled_ns` it is due now."""
+        """Send one request and wait for its end; again, where its stream is cut and tries are left. scheduled_ns None: it is due now."""
+        found = await self._ask(number, route, body, scheduled_ns)
+        for _ in range(self.tries - 1):
+            if found.status != "cut":
+                break
+            self.cut.append(found)
+            found = await self._ask(number, route, body, found.scheduled_ns)
+        return found
+
+    async def _ask(self, number: int, route: str, body: bytes, scheduled_ns: int | None) -> Outcome:
         sent_ns = time.perf_counter_ns()
         loop = asyncio.get_running_loop()
         head = self._heads.get(route) or self._heads.setdefault(route, self.target.head(route))

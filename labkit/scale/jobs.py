@@ -25,6 +25,8 @@ class Speed(BaseModel):
     """How long a replica's step takes, in seconds:
 
     base_s + per_request_s x running requests + per_prompt_token_s x prompt tokens read in this step
+
+    outside_s: what a request takes beside all steps (connection, chat template, tokenizer), which holds up nobody else.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -32,6 +34,7 @@ class Speed(BaseModel):
     base_s: float = Field(ge=0)
     per_request_s: float = Field(ge=0)
     per_prompt_token_s: float = Field(ge=0)
+    outside_s: float = Field(0.0, ge=0)
     slots: int = Field(4, ge=1)
     batch_tokens: int = Field(512, ge=1)
     queue: int | None = Field(None, ge=0, description="places in the queue of a replica; None: without end")
@@ -65,8 +68,12 @@ def fit(
     if len({n for n, _ in tpot_s}) < 2 or len({n for n, _ in ttft_s}) < 2:
         raise ValueError("a line needs two points: measure two numbers of requests, and two prompt lengths")
     per_request, base = _line(tpot_s)
-    per_token, _ = _line(ttft_s)
-    return Speed(base_s=base, per_request_s=per_request, per_prompt_token_s=per_token, slots=slots, batch_tokens=batch_tokens, queue=queue)
+    per_token, alone = _line(ttft_s)
+    outside = max(0.0, alone - base - per_request)  # a prompt of no token would take a step
+    return Speed(
+        base_s=base, per_request_s=per_request, per_prompt_token_s=per_token, outside_s=outside, slots=slots, batch_tokens=batch_tokens,
+        queue=queue,
+    )  # fmt: skip
 
 
 def _line(points: Sequence[tuple[float, float]]) -> tuple[float, float]:

@@ -159,7 +159,7 @@ class Simulation:
         found = []
         for n, (job, status) in enumerate(zip(self.jobs, self._status, strict=True)):
             if status is not None:
-                first, last = float(self._first[n]), float(self._last[n])
+                first, last = (float(side[n]) + self.speed.outside_s for side in (self._first, self._last))
                 found.append(Row(job.at_s, first, last, int(self._tokens[n]), int(self._where[n]), status, int(self._tries[n])))
         return found
 

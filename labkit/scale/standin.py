@@ -154,8 +154,9 @@ class Desk(echo.Desk):
         loop = asyncio.get_running_loop()
         begun, first, last, number = loop.time(), None, None, 0
         request = _Request(prompt_tokens, count)
-        self.replica.add(request)
         try:
+            await asyncio.sleep(self.replica.speed.outside_s)
+            self.replica.add(request)
             for number in range(1, count + 1):
                 await request.tokens.get()
                 last = loop.time() - begun

@@ -76,12 +76,14 @@ def test_it_counts_for_prometheus_and_says_that_it_is_well():
     assert status == 503
 
 
-def killed_under_load(**options):
+def killed_under_load(tries=1, cut=None, **options):
     """Statuses of 120 requests, in the middle of which one of two servers is killed."""
     with pair(**options) as (front, both):
         plan = Plan(rate=40, arrivals="constant", requests=120, output_tokens=10, warmup=0, timeout_s=20)
         seen = iter(range(1000))
-        found = load.run(front.base_url, "echo", plan, on_outcome=lambda _: both[0].process.kill() if next(seen) == 30 else None)
+        found = load.run(
+            front.base_url, "echo", plan, on_outcome=lambda _: both[0].process.kill() if next(seen) == 30 else None, tries=tries, cut=cut
+        )
     return Counter(outcome.status for outcome in found), found
 
 
@@ -93,6 +95,17 @@ def test_a_server_killed_under_load_refuses_nobody_and_the_naive_one_does():
     naive, found = killed_under_load(naive=True, policy="roundrobin")
     assert naive["refused"] > 20, "about every second request after the kill"
     assert {outcome.http_status for outcome in found if outcome.status == "refused"} == {503}
+
+
+def test_a_client_that_asks_again_after_a_cut_gets_every_answer():
+    cut = []
+    good, found = killed_under_load(tries=3, cut=cut)
+    assert good == {"ok": 120}, [outcome.error for outcome in found if outcome.status != "ok"]
+    assert 1 <= len(cut) <= 20 and {outcome.status for outcome in cut} == {"cut"}
+    again = {outcome.number: outcome for outcome in found}
+    for one in cut:
+        assert again[one.number].scheduled_ns == one.scheduled_ns, "the user waits since the first try"
+        assert again[one.number].sent_ns >= one.ended_ns
 
 
 def test_a_limit_for_each_server_lets_the_others_wait():
