@@ -17,9 +17,7 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,7 +27,7 @@ from labkit.core.records import ModelRef
 from labkit.scale import observe
 from labkit.scale.jobs import Speed
 from labkit.servers import echo
-from labkit.servers.base import HOST, Running, Server
+from labkit.servers.base import HOST, NO_MODEL, Running, Server
 
 NAME = "standin"
 
@@ -58,14 +56,11 @@ class Standin(Server):
 
 
 SERVER = Standin()
-MODEL = ModelRef(name=NAME, path=Path(HOST), format="none")
 
 
-@contextmanager
-def start(speed: Speed, **options: Any) -> Iterator[Running]:
+def start(speed: Speed, **options: Any) -> Running:
     """A running stand-in in a process of its own, stopped at the end."""
-    with SERVER.start(MODEL, speed=speed.model_dump(), **options) as running:
-        yield running
+    return SERVER.start(NO_MODEL, speed=speed.model_dump(), **options)
 
 
 class _Request:

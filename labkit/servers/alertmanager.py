@@ -12,7 +12,6 @@ import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from labkit.core.errors import RunFailed
 from labkit.core.options import parse
 from labkit.core.records import ModelRef
-from labkit.servers.base import FOLDER, HOST, Running, Server
+from labkit.servers.base import FOLDER, HOST, NO_MODEL, Running, Server
 from labkit.servers.prometheus import said_version
 
 PROGRAMS = ("alertmanager", "prometheus-alertmanager")  # Debian gives it another name
@@ -82,11 +81,9 @@ def program() -> str | None:
     return next(filter(None, map(shutil.which, PROGRAMS)), None)
 
 
-@contextmanager
-def start(port: int | None = None, **options: Any) -> Iterator[Running]:
+def start(port: int | None = None, **options: Any) -> Running:
     """A running Alertmanager, stopped at the end. Options: see Options."""
-    with SERVER.start(ModelRef(name="none", path=Path(HOST), format="none"), port, **options) as running:
-        yield running
+    return SERVER.start(NO_MODEL, port, **options)
 
 
 def alerts(url: str) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from labkit.core.records import ModelRef
 from labkit.servers import keeper
 
 HOST = "127.0.0.1"
+NO_MODEL = ModelRef(name="none", path=Path(HOST), format="none")  # of a companion, which serves none
 FOLDER = "{own folder}"  # in a command's words and in `files`: the server's own temporary folder
 
 

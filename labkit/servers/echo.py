@@ -17,16 +17,14 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from labkit.core.options import parse
 from labkit.core.records import ModelRef
-from labkit.servers.base import HOST, Running, Server
+from labkit.servers.base import HOST, NO_MODEL, Running, Server
 
 # what stands behind the colon of the model's name -> what happens to the answer
 FAULTS = {
@@ -76,11 +74,9 @@ class Echo(Server):
 SERVER = Echo()
 
 
-@contextmanager
-def start(**options: Any) -> Iterator[Running]:
+def start(**options: Any) -> Running:
     """A running echo server in a process of its own; it is stopped at the end. Options: see Options."""
-    with SERVER.start(ModelRef(name="echo", path=Path(HOST), format="none"), **options) as running:
-        yield running
+    return SERVER.start(NO_MODEL, **options)
 
 
 class Desk:

@@ -16,9 +16,7 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -27,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from labkit.core.errors import RunFailed
 from labkit.core.options import parse
 from labkit.core.records import ModelRef
-from labkit.servers.base import FOLDER, HOST, Running, Server
+from labkit.servers.base import FOLDER, HOST, NO_MODEL, Running, Server
 
 Policy = Literal["leastconn", "roundrobin", "random(2)", "first"]
 
@@ -219,9 +217,6 @@ def program() -> str | None:
     return shutil.which("haproxy") or shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin")
 
 
-@contextmanager
-def start(port: int | None = None, **options: Any) -> Iterator[Running]:
+def start(port: int | None = None, **options: Any) -> Running:
     """A running HAProxy, stopped at the end. Options: see Options. Raises as Server.start does."""
-    nothing = ModelRef(name="none", path=Path(HOST), format="none")
-    with SERVER.start(nothing, port, **options) as running:
-        yield running
+    return SERVER.start(NO_MODEL, port, **options)

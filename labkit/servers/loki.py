@@ -11,9 +11,7 @@ request, such as its id, stays in the line, and a query's `| json` reads it ther
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -24,7 +22,7 @@ from labkit.core.errors import BadInput, RunFailed
 from labkit.core.options import parse
 from labkit.core.records import ModelRef
 from labkit.servers import runtimes
-from labkit.servers.base import FOLDER, HOST, Running, Server, free_port
+from labkit.servers.base import FOLDER, HOST, NO_MODEL, Running, Server, free_port
 
 Line = tuple[int, str]  # nanoseconds of Unix time, and the text
 BATCH = 5000  # lines of one push: about 1 MB, a quarter of what Loki takes at once
@@ -96,11 +94,9 @@ class Loki(Server):
 SERVER = Loki()
 
 
-@contextmanager
-def start(port: int | None = None, **options: Any) -> Iterator[Running]:
+def start(port: int | None = None, **options: Any) -> Running:
     """A running Loki, stopped at the end, and all that it kept is gone."""
-    with SERVER.start(ModelRef(name="none", path=Path(HOST), format="none"), port, **options) as running:
-        yield running
+    return SERVER.start(NO_MODEL, port, **options)
 
 
 def push(url: str, labels: Mapping[str, str], lines: Sequence[Line]) -> None:

@@ -11,9 +11,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -23,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from labkit.core.errors import BadInput, RunFailed
 from labkit.core.options import parse
 from labkit.core.records import ModelRef
-from labkit.servers.base import FOLDER, HOST, Running, Server
+from labkit.servers.base import FOLDER, HOST, NO_MODEL, Running, Server
 
 
 class Target(BaseModel):
@@ -120,11 +118,9 @@ def said_version(program: str) -> str | None:
     return found[1] if found else None
 
 
-@contextmanager
-def start(port: int | None = None, **options: Any) -> Iterator[Running]:
+def start(port: int | None = None, **options: Any) -> Running:
     """A running Prometheus, stopped at the end, and all that it kept is gone. Options: see Options."""
-    with SERVER.start(ModelRef(name="none", path=Path(HOST), format="none"), port, **options) as running:
-        yield running
+    return SERVER.start(NO_MODEL, port, **options)
 
 
 def check_rules(text: str) -> None:

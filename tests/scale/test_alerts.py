@@ -9,6 +9,7 @@ from labkit import models, servers
 from labkit.scale import observe, rules, standin
 from labkit.scale.jobs import Speed
 from labkit.servers import alertmanager, echo, haproxy, prometheus
+from labkit.servers.base import NO_MODEL
 
 LIMITS = rules.Limits(window_s=5, hold_s=1, replicas=2, ttft_p95_s=0.05)
 
@@ -54,7 +55,7 @@ def test_a_replica_is_down_then_all_are_and_one_comes_back():
         until(lambda: firing(watching) == {"ReplicaDown", "NoReplica"})
         until(lambda: {("ReplicaDown", "firing"), ("NoReplica", "firing")} <= states(told))
         port = int(second.url.rsplit(":", 1)[1])
-        stack.enter_context(echo.SERVER.start(standin.MODEL, port))
+        stack.enter_context(echo.SERVER.start(NO_MODEL, port))
         until(lambda: firing(watching) == {"ReplicaDown"})
         until(lambda: ("NoReplica", "resolved") in states(told))
         assert ("ReplicaDown", "resolved") not in states(told)

@@ -10,6 +10,7 @@ from labkit.measure.load import Plan
 from labkit.scale import autoscale, controller, observe, pool, standin
 from labkit.scale.jobs import Speed
 from labkit.servers import prometheus
+from labkit.servers.base import NO_MODEL
 
 # quick rules, so that a test sees both directions; a service keeps Kubernetes' five minutes
 DOWN = autoscale.Rules(stabilization_s=3, policies=(autoscale.Policy(kind="percent", value=100, period_s=1),))
@@ -64,7 +65,7 @@ def test_what_goes_wrong_is_raised_at_the_end():
 def test_replicas_follow_the_requests_in_flight(needs):
     needs("prometheus")
     needs("haproxy")
-    with pool.open(lambda: standin.SERVER.launch(standin.MODEL, speed=SPEED.model_dump()), most=4) as replicas:
+    with pool.open(lambda: standin.SERVER.launch(NO_MODEL, speed=SPEED.model_dump()), most=4) as replicas:
         replicas.resize(1)
         replicas.wait(1)
         target = prometheus.Target(urls=[replicas.url], path="/haproxy/metrics")

@@ -13,12 +13,13 @@ from labkit.measure import load
 from labkit.measure.load import Plan
 from labkit.scale import pool, standin
 from labkit.scale.jobs import Speed
+from labkit.servers.base import NO_MODEL
 
 SPEED = Speed(base_s=0.02, per_request_s=0.001, per_prompt_token_s=0.0001, slots=2)
 
 
 def launch(**options):
-    return standin.SERVER.launch(standin.MODEL, speed=SPEED.model_dump(), **options)
+    return standin.SERVER.launch(NO_MODEL, speed=SPEED.model_dump(), **options)
 
 
 @pytest.fixture(autouse=True)

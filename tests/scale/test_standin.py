@@ -10,6 +10,7 @@ from labkit.measure import load
 from labkit.measure.load import Plan
 from labkit.scale import simulator, standin
 from labkit.scale.jobs import Job, Speed
+from labkit.servers.base import NO_MODEL
 
 SPEED = Speed(base_s=0.01, per_request_s=0.005, per_prompt_token_s=0.001, slots=4)
 pytestmark = pytest.mark.alone
@@ -54,10 +55,10 @@ def test_a_client_that_goes_away_frees_its_slot():
 
 
 def test_one_that_loads_is_not_healthy():
-    running = standin.SERVER.launch(standin.MODEL, speed=SPEED.model_dump(), loads_s=1.0)
+    running = standin.SERVER.launch(NO_MODEL, speed=SPEED.model_dump(), loads_s=1.0)
     with running:
         running.wait(30)
         assert running.healthy()
-    slow = standin.SERVER.launch(standin.MODEL, speed=SPEED.model_dump(), loads_s=60)
+    slow = standin.SERVER.launch(NO_MODEL, speed=SPEED.model_dump(), loads_s=60)
     with pytest.raises(RunFailed, match="took too long"):
         slow.wait(2)
