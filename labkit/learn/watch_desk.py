@@ -9,6 +9,7 @@ All of it is started at the first question and stopped whatever happens. A repli
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ EVERY_S = 1.0  # Prometheus asks everybody so often
 CHECK_S = 0.5  # HAProxy looks at a replica's health so often
 WAIT_S = 1.0  # Alertmanager waits so long for more alerts of a group
 AGAIN_S = 2.0  # between a group's notifications
+PART_S = 2.0  # a load that goes on until it is told to stop is made of parts
 SERVER = "llama_server"
 
 
@@ -101,8 +103,15 @@ class Desk:
     def asked(self, rate: float, **plan: Any) -> Iterator[list[Outcome]]:
         """Requests at that rate for as long as the block lasts; what became of them."""
         found: list[Outcome] = []
-        # each part of it with arrivals of its own
-        loop = Loop(lambda: found.extend(self.ask(Plan(rate=rate, seconds=2, warmup=0, seed=len(found), **plan))), 0.0, "requests")
+        parts = itertools.count()
+
+        def part() -> None:
+            # each with arrivals of its own, which may be none: it takes its time all the same
+            end = time.monotonic() + PART_S
+            found.extend(self.ask(Plan(rate=rate, seconds=PART_S, warmup=0, seed=next(parts), **plan)))
+            time.sleep(max(0.0, end - time.monotonic()))
+
+        loop = Loop(part, 0.0, "requests")
         try:
             yield found
         finally:

@@ -109,7 +109,7 @@ def draw_alert(rows: Rows, guess_s: float, bounds: tuple[float, float], caption:
     below.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     below.set_xlabel("seconds")
     for ax in (top, below):
-        ax.set_xlim(0, max(at) * 1.01)
+        ax.set_xlim(0, max(at[-1], *events.values()) * 1.02)
     return fig
 
 
@@ -122,8 +122,10 @@ def draw_lines(rows: Rows, limit_ms: float, caption: str) -> Figure:
         ax.plot([at for at, _ in mine], [s for _, s in mine], mark, color=colour, alpha=0.8, label=f"replica {server}")
     ax.axhline(limit_ms / 1e3, color="0.5", ls=":", label="limit of the search")
     ax.set_yscale("log")
+    ticks = [0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50]
+    ax.set_yticks([tick for tick in ticks if ax.get_ylim()[0] <= tick <= ax.get_ylim()[1]])
     ax.yaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_minor_formatter("{x:g}")
+    ax.yaxis.minorticks_off()
     ax.set_xlabel("the request came at, s")
     ax.set_ylabel("to its end, s (logarithmic)")
     ax.legend(frameon=False, fontsize=8)

@@ -7,7 +7,7 @@
 #   builds_on: [1, 10, 18]
 #   prerequisites: ["llama-server, HAProxy, Prometheus, Alertmanager and Loki (Linux: `labkit doctor` says how to get each) for your own figures; without them the lab plays its recording"]
 #   expected:
-#     - "requests that wait and requests in flight move within a look or two of the busy time; figures that are rates over 10 seconds take several seconds longer"
+#     - "requests that wait and requests in flight move within a look or two of the busy time; rates over 10 seconds come up to some seconds later"
 #     - "from the kill of a replica to the notification: about as computed, 4 to 8 seconds with the lab's settings"
 #     - "the slow request is far above the others in the log, its two records agree on its tokens, and no line has a word of its prompt"
 #     - "log and clients agree on p50 and p95 to some per cent; the slowest request is several times the mean"
@@ -118,7 +118,7 @@ for title, seconds in watch_plots.first_to_move(seen):
     print(f"{seconds:5.1f} s  {title}")
 
 # %% [markdown]
-# *Requests in flight* and *requests that wait* are gauges: one look, and they are right. A rate over 10 seconds still has 9 quiet seconds in it after the first busy one. And look at requests per second: it stops growing when the service is full, however many users wait. For a model service, whose answers take seconds,
+# *Requests in flight* and *requests that wait* are gauges: one look, and they are right. A rate over 10 seconds still has 9 quiet seconds in it after the first busy one. And look at requests per second: when the service is full it stays where it is, however many users wait. For a model service, whose answers take seconds,
 # **requests in flight against the number of places** is the figure to watch, and to scale by (lab 20). *Tokens a second* says what the machine can do; *seconds per token* says what users feel of it.
 #
 # The same panels as a Grafana dashboard: it is made by code from the same catalogue, so the two cannot differ. (No Grafana is needed here, and none was run.)
