@@ -240,6 +240,9 @@ assert len(fig.axes) == 1
 # **Exercise 4.** `lines` are log lines, each a JSON text with `request_id` and `total_ms` (milliseconds) among other things. Complete the function: the ids of the requests that took longer than `limit_ms`, the slowest first.
 
 # %% tags=["exercise"] exercise="slow"
+import json
+
+
 def slow(lines, limit_ms):
     """Ids of the slow requests, the slowest first."""
     ### BEGIN SOLUTION
