@@ -113,6 +113,11 @@ def draw_alert(rows: Rows, guess_s: float, bounds: tuple[float, float], caption:
     return fig
 
 
+def line_of(rows: Rows, request_id: str) -> dict[str, Any]:
+    """What the balancer wrote of that request."""
+    return dict(next(json.loads(row["line"]) for row in kinds(rows, "line") if request_id in row["line"]))
+
+
 def draw_lines(rows: Rows, limit_ms: float, caption: str) -> Figure:
     """Each log line of the balancer as a point: when its request came, and how long it took; a mark a replica."""
     fig, ax = plots.figure(caption, width=8.5, height=3.6)

@@ -226,8 +226,6 @@ ex.budget_used.check(budget_used, seed=seed)
 my_guess_mean_s = 1.0  # <- your number
 
 # %%
-import json
-
 LIMIT_MS = 1000
 word = f"zanzibar{seed}"  # stands in the long question
 slow_one = lab.step("slow", lambda: desk.rows(lambda: ask.slow_rows(desk, 5 if quick else 10, 2.5, word)))
@@ -259,7 +257,7 @@ ex.slow.check(slow, seed=seed)
 
 # %%
 needle = watch_plots.kinds(slow_one, "needle")[0]
-told = next(json.loads(row["line"]) for row in watch_plots.kinds(slow_one, "line") if needle["request_id"] in row["line"])
+told = watch_plots.line_of(slow_one, needle["request_id"])
 print("the client waited    ", f"{needle['took_s']:.2f} s, and was told the id {needle['request_id']}")
 print("the balancer wrote   ", {key: told[key] for key in ("server", "status", "wait_ms", "total_ms")})
 record = max(watch_plots.kinds(slow_one, "replica"), key=lambda row: row["output_tokens"] or 0)

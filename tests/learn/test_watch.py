@@ -1,6 +1,5 @@
 """Lab 19 over its real servers: what is asked is seen, a killed replica is noticed and comes back, a slow request is found."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -67,7 +66,7 @@ def test_a_slow_request_is_found_with_its_tokens_and_without_its_words(desk):
     (needle,) = watch_plots.kinds(rows, "needle")
     lines = [row["line"] for row in watch_plots.kinds(rows, "line")]
     assert sums.slow(lines, 0)[0] == needle["request_id"]
-    told = next(json.loads(line) for line in lines if needle["request_id"] in line)
+    told = watch_plots.line_of(rows, needle["request_id"])
     record = max(watch_plots.kinds(rows, "replica"), key=lambda row: row["output_tokens"] or 0)
     assert (record["output_tokens"], record["server"]) == (ask.SLOW_TOKENS, told["server"])
     assert {row["server"] for row in watch_plots.kinds(rows, "replica")} == {"r0", "r1"}, "the one that was started again is followed"
