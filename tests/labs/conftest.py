@@ -29,7 +29,7 @@ STACKS = {"16": [("ollama", {"MODEL": "none"}), ("ollama/proxy", {})], "17": [("
 
 # Labs on containers and on vLLM take minutes, and are executed once, in the solved form: its cells are the learner's and, between them,
 # the exercises, of which test_structure proves that no other cell uses an answer.
-ONCE = ("16", "17", "18", "19", "20")
+ONCE = ("16", "17", "18", "19")
 
 # told by nbval's own items which cell ran, how it ended and what it put out
 PLUGIN = """\

@@ -24,7 +24,7 @@ PARAMETERS = {"model": "str", "threads": "int", "seed": "int", "quick": "bool", 
 MAX_LINES = 12  # of code in a cell: more belongs in labkit
 MIN_EXERCISES = 3
 MIN_WRONG = 3
-_IN_EXERCISES = {"math", "numpy"}  # what an exercise cell may import
+_IN_EXERCISES = {"json", "math", "numpy"}  # what an exercise cell may import
 
 
 def problems(source: Path) -> list[str]:
